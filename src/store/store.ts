@@ -1,0 +1,42 @@
+import type { StepOutcome } from '../sandbox/sandbox.ts';
+
+/**
+ * The content-addressed store of step results and the named caches.
+ *
+ * A result is a directory: `rootfs/` (the tree), `log` (what the step printed) and, for a base image, `env`. It exists exactly
+ * when `result/ID` exists, appears there in one atomic rename when its step has succeeded, and never changes again.
+ * Safe for several builds in one process and for several processes: `build` holds a lock on its id.
+ */
+export interface Store {
+  /** The directory of a saved result, and notes that it was used now; undefined when there is none. */
+  use(id: string): Promise<string | undefined>;
+
+  /**
+   * Makes result `id`: an empty rootfs, or a copy of `base`'s, is given to `fill` in a directory that is still private
+   * (`result-tmp/ID`, holding `rootfs/` and, copied from the base, `env`); `fill` writes `log` there. On `ok` it is saved,
+   * on anything else, or when `fill` throws, it is removed and nothing is recorded.
+   * Another process may have made it while this one waited for the lock: then `fill` is not called and the answer is `loaded`.
+   */
+  build(
+    request: { readonly id: string; readonly base: string | undefined },
+    fill: (directory: string) => Promise<StepOutcome>,
+    signal: AbortSignal,
+  ): Promise<StepOutcome | { readonly status: 'loaded' }>;
+
+  /**
+   * A private copy of the named cache for one step. Its top directory is made owned by `owner` when given.
+   * `release` must be called: it makes the copy the cache's new content if nobody else did so meanwhile, and is called after failed steps too.
+   */
+  openCache(
+    name: string,
+    owner?: { readonly uid: number; readonly gid: number },
+  ): Promise<{ readonly directory: string; release(): Promise<void> }>;
+
+  /** Removes a result, the results made from it first. `removed` hears each id. */
+  delete(id: string, removed?: (id: string) => void): Promise<void>;
+
+  /** Removes results not used since `before`, oldest first, at most `limit`, never one that others were made from. Answers how many. */
+  prune(before: Date, limit: number, removed?: (id: string) => void): Promise<number>;
+
+  close(): void;
+}

@@ -1,0 +1,27 @@
+import { defineConfig } from 'vitest/config';
+
+// A test's own deadline is a hang guard, never a measurement.
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts', 'test/contracts/**/*.test.ts'],
+          testTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: 'mount',
+          include: ['test/mount/**/*.test.ts', 'test/crash/**/*.test.ts'],
+          // Real mounts, real users and /usr/local: one file at a time.
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+});
