@@ -26,10 +26,12 @@ export interface Store {
   /**
    * A private copy of the named cache for one step. Its top directory is made owned by `owner` when given.
    * `release` must be called: it makes the copy the cache's new content if nobody else did so meanwhile, and is called after failed steps too.
+   * When `signal` fires before the copy is complete, this throws and nothing is left of it.
    */
   openCache(
     name: string,
     owner?: { readonly uid: number; readonly gid: number },
+    signal?: AbortSignal,
   ): Promise<{ readonly directory: string; release(): Promise<void> }>;
 
   /** Removes a result, the results made from it first. `removed` hears each id. */

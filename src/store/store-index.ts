@@ -1,0 +1,145 @@
+import Database from 'better-sqlite3';
+import { ObuilderError } from '../errors.ts';
+
+export interface IndexRow {
+  readonly id: string;
+  readonly parent: string | null;
+  /** How many results were made from this one. */
+  readonly rc: number;
+}
+
+const BUSY_TIMEOUT_MS = 10_000;
+
+/**
+ * What the store knows about results beyond their directories: when they were made and last used, and what they were made from.
+ * Table and time format are OBuilder's. It decides what `prune` and `delete` take, never whether a result exists.
+ * Several processes may have it open.
+ */
+export class StoreIndex {
+  readonly #db: Database.Database;
+
+  constructor(path: string) {
+    this.#db = openDatabase(path);
+  }
+
+  /** Records a result made now from `parent`. Doing so again renews it. */
+  add(id: string, parent: string | undefined, now: Date): void {
+    const time = timestamp(now);
+    this.#transaction(() => {
+      const before = this.#parent(id);
+      this.#db
+        .prepare(
+          `INSERT INTO builds (id, created, used, rc, parent) VALUES (?, ?, ?, 0, ?)
+           ON CONFLICT (id) DO UPDATE SET created = excluded.created, used = excluded.used, parent = excluded.parent`,
+        )
+        .run(id, time, time, parent ?? null);
+      for (const changed of new Set([id, parent, before])) if (changed) this.#recount(changed);
+    });
+  }
+
+  /** Notes that a result was used now. */
+  touch(id: string, now: Date): void {
+    this.#db.prepare('UPDATE builds SET used = ? WHERE id = ?').run(timestamp(now), id);
+  }
+
+  children(id: string): string[] {
+    return this.#db.prepare<[string], string>('SELECT id FROM builds WHERE parent = ?').pluck().all(id);
+  }
+
+  remove(id: string): void {
+    this.#transaction(() => {
+      const parent = this.#parent(id);
+      this.#db.prepare('DELETE FROM builds WHERE id = ?').run(id);
+      if (parent) this.#recount(parent);
+    });
+  }
+
+  /** Results without children that were not used since `before`, the longest unused first. */
+  unused(before: Date, limit: number): string[] {
+    return this.#db
+      .prepare<[string, number], string>(
+        'SELECT id FROM builds WHERE rc = 0 AND used < ? ORDER BY used ASC, id ASC LIMIT ?',
+      )
+      .pluck()
+      .all(timestamp(before), limit);
+  }
+
+  isUnused(id: string, before: Date): boolean {
+    const found = this.#db
+      .prepare('SELECT 1 FROM builds WHERE id = ? AND rc = 0 AND used < ?')
+      .get(id, timestamp(before));
+    return found !== undefined;
+  }
+
+  rows(): IndexRow[] {
+    return this.#db.prepare<[], IndexRow>('SELECT id, parent, rc FROM builds').all();
+  }
+
+  /** Makes every `rc` the number of children there are. */
+  recountAll(): void {
+    this.#transaction(() => {
+      const rows = this.rows();
+      const children = new Map<string, number>();
+      for (const { parent } of rows) if (parent) children.set(parent, (children.get(parent) ?? 0) + 1);
+      for (const { id, rc } of rows) if (rc !== (children.get(id) ?? 0)) this.#recount(id);
+    });
+  }
+
+  close(): void {
+    this.#db.close();
+  }
+
+  #parent(id: string): string | null | undefined {
+    return this.#db
+      .prepare<[string], string | null>('SELECT parent FROM builds WHERE id = ?')
+      .pluck()
+      .get(id);
+  }
+
+  #recount(id: string): void {
+    this.#db
+      .prepare('UPDATE builds SET rc = (SELECT COUNT(*) FROM builds WHERE parent = ?) WHERE id = ?')
+      .run(id, id);
+  }
+
+  #transaction(change: () => void): void {
+    this.#db.transaction(change).immediate();
+  }
+}
+
+function openDatabase(path: string): Database.Database {
+  let db: Database.Database | undefined;
+  try {
+    db = new Database(path, { timeout: BUSY_TIMEOUT_MS });
+    db.pragma('journal_mode = WAL');
+    db.pragma('synchronous = NORMAL');
+    // OBuilder never enforces its foreign key, so its stores may hold rows whose parent is gone.
+    db.pragma('foreign_keys = OFF');
+    db.exec(SCHEMA);
+    return db;
+  } catch (cause) {
+    db?.close();
+    throw new ObuilderError('STORE_INDEX', `${path}: cannot be used: ${(cause as Error).message}`, {
+      hint: 'if it is damaged, move it and its -wal and -shm files away: it is made anew from the results that are there',
+      cause,
+    });
+  }
+}
+
+/** The statements make what OBuilder makes. */
+const SCHEMA = `
+  CREATE TABLE IF NOT EXISTS builds (
+    id       TEXT PRIMARY KEY,
+    created  DATETIME NOT NULL,
+    used     DATETIME NOT NULL,
+    rc       INTEGER NOT NULL,
+    parent   TEXT,
+    FOREIGN KEY (parent) REFERENCES builds (id) ON DELETE RESTRICT
+  );
+  CREATE INDEX IF NOT EXISTS lru ON builds (rc, used);
+`;
+
+/** `2026-01-31 23:59:59`, UTC. */
+function timestamp(time: Date): string {
+  return time.toISOString().slice(0, 19).replace('T', ' ');
+}

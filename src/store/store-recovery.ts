@@ -1,0 +1,82 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ensureCache } from './store-caches.ts';
+import { isResultId, type StoreLayout } from './store-layout.ts';
+import { discard, isDirectory, isSetAside, type StoreParts } from './store-parts.ts';
+
+/**
+ * Clears away what killed processes left and makes the index agree with the disk.
+ * Other processes may be using the store: only what no lock protects is touched.
+ */
+export async function recover(parts: StoreParts): Promise<void> {
+  await sweepResults(parts);
+  await sweepCaches(parts);
+  await reconcileIndex(parts);
+}
+
+/** Only for who is alone with the store: a lock file that somebody has open must keep its name. */
+export async function removeLockFiles(layout: StoreLayout): Promise<void> {
+  for (const name of await readdir(layout.locks)) await rm(join(layout.locks, name), { force: true });
+}
+
+async function sweepResults(parts: StoreParts): Promise<void> {
+  const { layout, copier } = parts;
+  for (const name of await readdir(layout.resultsTmp)) {
+    const path = join(layout.resultsTmp, name);
+    if (isSetAside(name)) await copier.remove(path);
+    else if (isResultId(name)) {
+      await ifUnlocked(parts, layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
+    }
+  }
+}
+
+const CACHE_COPY = /^\d+-/;
+const PREVIOUS_CACHE = /^previous-/;
+
+async function sweepCaches(parts: StoreParts): Promise<void> {
+  const { layout, copier } = parts;
+  for (const name of await readdir(layout.cachesTmp)) {
+    const path = join(layout.cachesTmp, name);
+    if (isSetAside(name)) await copier.remove(path);
+    else if (CACHE_COPY.test(name)) {
+      await ifUnlocked(parts, layout.cacheCopyLock(name), () => discard(copier, path, layout.cachesTmp));
+    } else if (PREVIOUS_CACHE.test(name)) {
+      const escapedName = name.replace(PREVIOUS_CACHE, '');
+      await ifUnlocked(parts, layout.cacheLock(escapedName), async () => {
+        await ensureCache(parts, escapedName);
+        await discard(copier, path, layout.cachesTmp);
+      });
+    }
+  }
+}
+
+async function reconcileIndex(parts: StoreParts): Promise<void> {
+  const { layout, index } = parts;
+  const onDisk = new Set((await readdir(layout.results)).filter(isResultId));
+  const indexed = new Set(index.rows().map((row) => row.id));
+  const strayRows = [...indexed].filter((id) => isResultId(id) && !onDisk.has(id));
+  const strayDirectories = [...onDisk].filter((id) => !indexed.has(id));
+  for (const id of [...strayRows, ...strayDirectories]) {
+    await ifUnlocked(parts, layout.resultLock(id), async () => {
+      const exists = await isDirectory(layout.result(id));
+      if (!exists) index.remove(id);
+      else if (!indexed.has(id)) index.add(id, undefined, new Date());
+    });
+  }
+  index.recountAll();
+}
+
+/** Whoever holds the lock is alive and sees to it. */
+async function ifUnlocked(
+  { locks }: StoreParts,
+  lockPath: string,
+  action: () => Promise<void>,
+): Promise<void> {
+  const lock = locks.tryLockFile(lockPath, 'exclusive');
+  if (lock === undefined) return;
+  try {
+    await action();
+  } finally {
+    lock.release();
+  }
+}
