@@ -1,0 +1,178 @@
+// The Node side: JavaScript starts and ends mounts here, and no file-system request ever comes this way.
+
+#include <napi.h>
+#include <sys/file.h>
+
+#include <cerrno>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_set>
+
+#include "caller_trees.h"
+#include "js_values.h"
+#include "session.h"
+
+namespace obfs {
+
+namespace {
+
+/** A mount of this environment and how JavaScript hears of its end. */
+struct Mount {
+  std::string prefix;
+  std::unique_ptr<Session> session;
+  Napi::ThreadSafeFunction ended;
+};
+
+/** The mounts of one environment (main thread or worker): those left when it ends are taken away with it. */
+struct Environment {
+  std::unordered_set<Mount*> mounts;
+
+  ~Environment() {
+    for (Mount* const mount : mounts) {
+      (void)unmount_prefix(mount->prefix, UnmountMode::kAbort);
+      delete mount;
+    }
+  }
+};
+
+Session::Options session_options(const Napi::Object& given) {
+  Session::Options options;
+  options.prefix = string_property(given, "prefix");
+  options.covered = string_property(given, "covered");
+  options.source = string_property(given, "source");
+  options.fs.trees.scoreboard = string_property(given, "scoreboard");
+  options.fs.trees.subdirectory = string_property(given, "subdirectory");
+  options.fs.trees.map_owner = boolean_property(given, "mapOwner");
+  options.fs.doors_name = string_property(given, "doorsName");
+  options.fs.cache_names = boolean_property(given, "cacheNames");
+  options.mount_options = strings_property(given, "mountOptions");
+  return options;
+}
+
+/** Runs in the JavaScript thread once the loop has ended. */
+void finish_mount(Napi::Env env, Napi::Function callback, Environment* environment, Mount* mount) {
+  environment->mounts.erase(mount);
+  delete mount;
+  if (env != nullptr && callback != nullptr) callback.Call({});
+}
+
+/** startMount(options, onEnded): mounts and serves; throws a system error when it cannot. */
+void start_mount(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsObject() || !info[1].IsFunction()) {
+    throw Napi::TypeError::New(env, "startMount takes options and a function");
+  }
+  const Session::Options options = session_options(info[0].As<Napi::Object>());
+  MountFailure failure;
+  auto session = Session::start(options, failure);
+  if (session == nullptr) throw system_error(env, failure.error, failure.syscall, failure.path);
+  auto* const environment = env.GetInstanceData<Environment>();
+  auto* const mount = new Mount{options.prefix, std::move(session), {}};
+  mount->ended = Napi::ThreadSafeFunction::New(env, info[1].As<Napi::Function>(), "obuilder-fs mount", 0, 1);
+  environment->mounts.insert(mount);
+  mount->session->serve([ended = mount->ended, environment, mount]() mutable {
+    ended.BlockingCall([environment, mount](Napi::Env js, Napi::Function callback) {
+      finish_mount(js, callback, environment, mount);
+    });
+    ended.Release();
+  });
+}
+
+/** unmount(prefix, 'idle' | 'detach' | 'abort') */
+void unmount(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsString() || !info[1].IsString()) {
+    throw Napi::TypeError::New(env, "unmount takes a prefix and a mode");
+  }
+  const std::string prefix = info[0].As<Napi::String>();
+  const std::string word = info[1].As<Napi::String>();
+  UnmountMode mode;
+  if (word == "idle") {
+    mode = UnmountMode::kIfIdle;
+  } else if (word == "detach") {
+    mode = UnmountMode::kDetach;
+  } else if (word == "abort") {
+    mode = UnmountMode::kAbort;
+  } else {
+    throw Napi::TypeError::New(env, "unmount mode must be idle, detach or abort");
+  }
+  const Status done = unmount_prefix(prefix, mode);
+  if (!done.ok()) throw system_error(env, done.error(), "umount", prefix);
+}
+
+/** readScoreboard(scoreboard, subdirectory): [{name, target, problem}] as the file system judges each entry. */
+Napi::Value read_scoreboard_entries(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsString() || !info[1].IsString()) {
+    throw Napi::TypeError::New(env, "readScoreboard takes a scoreboard and a subdirectory");
+  }
+  const std::string scoreboard = info[0].As<Napi::String>();
+  const auto entries = read_scoreboard(scoreboard, info[1].As<Napi::String>());
+  if (!entries.ok()) throw system_error(env, entries.error(), "opendir", scoreboard);
+  auto list = Napi::Array::New(env, entries->size());
+  for (size_t i = 0; i < entries->size(); ++i) {
+    const ScoreboardEntry& entry = (*entries)[i];
+    auto item = Napi::Object::New(env);
+    item.Set("name", entry.name);
+    item.Set("target", entry.target);
+    item.Set("problem", entry.problem);
+    list[static_cast<uint32_t>(i)] = item;
+  }
+  return list;
+}
+
+int flock_operation(const Napi::CallbackInfo& info) {
+  if (info.Length() < 2 || !info[0].IsNumber() || !info[1].IsBoolean()) {
+    throw Napi::TypeError::New(info.Env(), "flock takes a descriptor and whether the lock is exclusive");
+  }
+  return info[1].As<Napi::Boolean>() ? LOCK_EX : LOCK_SH;
+}
+
+/** flockTry(fd, exclusive): whether the lock was free. */
+Napi::Value flock_try(const Napi::CallbackInfo& info) {
+  const int operation = flock_operation(info);
+  const int fd = info[0].As<Napi::Number>();
+  if (flock(fd, operation | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
+  if (errno == EWOULDBLOCK) return Napi::Boolean::New(info.Env(), false);
+  throw system_error(info.Env(), errno, "flock", "");
+}
+
+// On a thread of its own: Node's pool has four, and a lock may be waited for as long as a build takes.
+Napi::Value flock_wait(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int operation = flock_operation(info);
+  const int fd = info[0].As<Napi::Number>();
+  const auto promise = std::make_shared<Napi::Promise::Deferred>(env);
+  const auto nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
+  auto settle = Napi::ThreadSafeFunction::New(env, nothing, "flock", 0, 1);
+  std::thread([fd, operation, promise, settle]() mutable {
+    int error = 0;
+    while (flock(fd, operation) != 0 && (error = errno) == EINTR) error = 0;
+    settle.BlockingCall([promise, error](Napi::Env js, Napi::Function) {
+      if (error == 0) {
+        promise->Resolve(js.Undefined());
+      } else {
+        promise->Reject(system_error(js, error, "flock", "").Value());
+      }
+    });
+    settle.Release();
+  }).detach();
+  return promise->Promise();
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Environment);
+  exports.Set("startMount", Napi::Function::New(env, start_mount));
+  exports.Set("unmount", Napi::Function::New(env, unmount));
+  exports.Set("readScoreboard", Napi::Function::New(env, read_scoreboard_entries));
+  exports.Set("flockTry", Napi::Function::New(env, flock_try));
+  exports.Set("flockWait", Napi::Function::New(env, flock_wait));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(obuilder_fs, initialise)
+
+}  // namespace obfs

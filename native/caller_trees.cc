@@ -1,0 +1,235 @@
+#include "caller_trees.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <mutex>
+#include <string_view>
+
+namespace obfs {
+
+namespace {
+
+#ifdef __APPLE__
+constexpr uid_t kFirstOrdinaryUid = 500;
+constexpr int kOpenPath = O_RDONLY;
+timespec changed_at(const struct stat& attr) { return attr.st_ctimespec; }
+#else
+constexpr uid_t kFirstOrdinaryUid = 1000;
+constexpr int kOpenPath = O_PATH;
+timespec changed_at(const struct stat& attr) { return attr.st_ctim; }
+#endif
+
+constexpr const char* kDefaultEntry = "default";
+
+/** Why an entry cannot be used, for status; the errno that its caller gets is always EACCES. */
+struct Problem {
+  std::string text;
+};
+
+Result<std::string> read_link(const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t length = readlink(path.c_str(), target, sizeof target);
+  if (length < 0) return last_errno();
+  return std::string(target, static_cast<size_t>(length));
+}
+
+/** Opens `subdirectory` below an entry's directory; the build user owns what lies there, so no link is followed. */
+UniqueFd open_subdirectory(UniqueFd directory, const std::string& subdirectory, Problem& problem) {
+  size_t start = 0;
+  while (start < subdirectory.size()) {
+    const size_t end = std::min(subdirectory.find('/', start), subdirectory.size());
+    const std::string component = subdirectory.substr(start, end - start);
+    UniqueFd next(openat(directory.get(), component.c_str(), kOpenPath | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!next.is_open()) {
+      const bool is_missing = errno == ENOENT;
+      problem.text = "its subdirectory \"" + subdirectory + "\" " + (is_missing ? "does not exist" : "is not a directory");
+      return {};
+    }
+    directory = std::move(next);
+    start = end + 1;
+  }
+  return directory;
+}
+
+UniqueFd open_tree(const std::string& target, const std::string& subdirectory, Problem& problem) {
+  if (target.empty() || target[0] != '/') {
+    problem.text = "the link is relative; it must name an absolute path";
+    return {};
+  }
+  UniqueFd directory(open(target.c_str(), kOpenPath | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!directory.is_open()) {
+    problem.text = errno == ENOENT ? "the link leads nowhere: no such directory"
+                                   : std::string("the link does not lead to a directory: ") + strerror(errno);
+    return {};
+  }
+  return open_subdirectory(std::move(directory), subdirectory, problem);
+}
+
+bool is_trustworthy_link(const struct stat& link, Problem& problem) {
+  if (!S_ISLNK(link.st_mode)) {
+    problem.text = "the entry is not a symbolic link";
+  } else if (link.st_uid != 0) {
+    problem.text = "the link belongs to uid " + std::to_string(link.st_uid) + ", not to root";
+  } else {
+    return true;
+  }
+  return false;
+}
+
+ScoreboardEntry judge_entry(const std::string& scoreboard, const std::string& name, const std::string& subdirectory) {
+  ScoreboardEntry entry{name, "", ""};
+  Problem problem;
+  struct stat link;
+  const std::string path = scoreboard + "/" + name;
+  if (lstat(path.c_str(), &link) != 0) {
+    problem.text = strerror(errno);
+  } else if (is_trustworthy_link(link, problem)) {
+    const auto target = read_link(path);
+    entry.target = target.ok() ? *target : "";
+    (void)open_tree(entry.target, subdirectory, problem);
+  }
+  entry.problem = problem.text;
+  return entry;
+}
+
+bool is_entry_name(std::string_view name) {
+  return name == kDefaultEntry || (!name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+           return c >= '0' && c <= '9';
+         }));
+}
+
+}  // namespace
+
+Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboard, const std::string& subdirectory) {
+  DIR* const directory = opendir(scoreboard.c_str());
+  if (directory == nullptr) return last_errno();
+  std::vector<ScoreboardEntry> entries;
+  while (const dirent* const found = readdir(directory)) {
+    if (is_entry_name(found->d_name)) entries.push_back(judge_entry(scoreboard, found->d_name, subdirectory));
+  }
+  closedir(directory);
+  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.name.size(), a.name) < std::pair(b.name.size(), b.name);
+  });
+  return entries;
+}
+
+bool CallerTrees::LinkIdentity::operator==(const LinkIdentity& other) const {
+  return inode == other.inode && changed.tv_sec == other.changed.tv_sec && changed.tv_nsec == other.changed.tv_nsec &&
+         target == other.target;
+}
+
+CallerTrees::CallerTrees(Options options, std::shared_ptr<TreeDirectory> covered)
+    : options_(std::move(options)), covered_(std::move(covered)) {}
+
+Result<TreeRef> CallerTrees::at_shared_root(const Caller& caller) {
+  struct stat link;
+  const auto name = entry_name(caller.uid, &link);
+  if (!name.ok()) {
+    if (name.error() != ENOENT) return Errno{EACCES};
+    return covered_->view(Door::kSharedRoot, Viewer{});
+  }
+  const auto directory = directory_of(*name, link);
+  if (!directory.ok()) return Errno{EACCES};
+  const Viewer viewer = options_.map_owner ? Viewer{caller.uid, caller.gid} : Viewer{};
+  return (*directory)->view(Door::kSharedRoot, viewer);
+}
+
+Result<TreeRef> CallerTrees::at_tree_root(uid_t uid, gid_t gid) {
+  struct stat link;
+  const auto name = entry_name(uid, &link);
+  if (!name.ok()) return Errno{name.error() == ENOENT ? ENOENT : EACCES};
+  const auto directory = directory_of(*name, link);
+  if (!directory.ok()) return Errno{EACCES};
+  const Viewer viewer = options_.map_owner ? Viewer{uid, gid} : Viewer{};
+  return (*directory)->view(Door::kTreeRoot, viewer);
+}
+
+size_t CallerTrees::mapped_count() const {
+  const std::shared_lock lock(mutex_);
+  return std::count_if(entries_.begin(), entries_.end(), [](const auto& e) { return e.second.directory != nullptr; });
+}
+
+// ENOENT means "no entry", and that the scoreboard could tell: were it gone, a mapped caller would see the covered directory.
+Result<std::string> CallerTrees::entry_name(uid_t uid, struct stat* link) const {
+  std::string name = std::to_string(uid);
+  if (lstat((options_.scoreboard + "/" + name).c_str(), link) == 0) return name;
+  if (errno != ENOENT) return last_errno();
+  if (uid >= kFirstOrdinaryUid) {
+    if (lstat((options_.scoreboard + "/" + kDefaultEntry).c_str(), link) == 0) return std::string(kDefaultEntry);
+    if (errno != ENOENT) return last_errno();
+  }
+  const Status intact = check_scoreboard();
+  return intact.ok() ? Errno{ENOENT} : intact.failure();
+}
+
+Status CallerTrees::check_scoreboard() const {
+  struct stat attr;
+  if (lstat(options_.scoreboard.c_str(), &attr) != 0) return Errno{EACCES};
+  const bool is_roots_own = S_ISDIR(attr.st_mode) && attr.st_uid == 0 && (attr.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+  return is_roots_own ? Status() : Status(Errno{EACCES});
+}
+
+Result<std::shared_ptr<TreeDirectory>> CallerTrees::directory_of(const std::string& name, const struct stat& link) {
+  Problem problem;
+  if (!is_trustworthy_link(link, problem)) return Errno{EACCES};
+  auto target = read_link(options_.scoreboard + "/" + name);
+  if (!target.ok()) return Errno{EACCES};
+  const LinkIdentity identity{link.st_ino, changed_at(link), *std::move(target)};
+  if (auto directory = known(name, identity)) return directory;
+  return resolve(name, identity);
+}
+
+/** What the entry led to before, if it still does: the link and the directory behind its path are both the same. */
+std::shared_ptr<TreeDirectory> CallerTrees::known(const std::string& name, const LinkIdentity& link) const {
+  std::shared_ptr<TreeDirectory> directory;
+  {
+    const std::shared_lock lock(mutex_);
+    const auto entry = entries_.find(name);
+    if (entry == entries_.end() || !(entry->second.link == link)) return nullptr;
+    directory = entry->second.directory;
+  }
+  if (directory == nullptr) return nullptr;
+  const std::string path = options_.subdirectory.empty() ? link.target : link.target + "/" + options_.subdirectory;
+  struct stat attr;
+  if (lstat(path.c_str(), &attr) != 0) return nullptr;
+  return attr.st_dev == directory->device() && attr.st_ino == directory->inode() ? directory : nullptr;
+}
+
+Result<std::shared_ptr<TreeDirectory>> CallerTrees::resolve(const std::string& name, const LinkIdentity& link) {
+  Problem problem;
+  UniqueFd root = open_tree(link.target, options_.subdirectory, problem);
+  std::shared_ptr<TreeDirectory> fresh;
+  if (root.is_open()) {
+    auto opened = TreeDirectory::open(std::move(root));
+    if (opened.ok()) fresh = *std::move(opened);
+  }
+  const std::unique_lock lock(mutex_);
+  auto [entry, is_first] = entries_.try_emplace(name, Entry{link, nullptr});
+  const bool is_rewritten = !is_first && !(entry->second.link == link);
+  if (fresh != nullptr) fresh = shared_with_others(fresh);
+  if (fresh != nullptr && is_rewritten) fresh->start_new_generation();
+  entry->second = Entry{link, fresh};
+  if (fresh == nullptr) return Errno{EACCES};
+  return fresh;
+}
+
+/** The one object for a directory that several entries lead to, so that they share its generation. Needs mutex_. */
+std::shared_ptr<TreeDirectory> CallerTrees::shared_with_others(const std::shared_ptr<TreeDirectory>& fresh) const {
+  for (const auto& [name, entry] : entries_) {
+    if (entry.directory != nullptr && entry.directory->device() == fresh->device() &&
+        entry.directory->inode() == fresh->inode()) {
+      return entry.directory;
+    }
+  }
+  return fresh;
+}
+
+}  // namespace obfs

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <ctime>
+#include <map>
+#include <memory>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "result.h"
+#include "tree.h"
+
+namespace obfs {
+
+/** Where one scoreboard entry leads, or why it cannot be used. */
+struct ScoreboardEntry {
+  std::string name;    ///< a uid, or "default"
+  std::string target;  ///< what the link says; empty where it is none
+  std::string problem;  ///< for people; empty when the entry is usable
+};
+
+/** Every entry of a scoreboard, as the file system judges it. */
+Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboard, const std::string& subdirectory);
+
+/**
+ * Which tree each caller sees: reads the scoreboard, a root-owned directory of symbolic links `<uid> -> <directory>`.
+ *
+ * The link is looked at anew on every request, so rewriting it needs no unmount. A changed link starts a new generation of the
+ * directory it leads to. It fails closed: a caller with an entry that cannot be used gets EACCES, never the covered directory.
+ * All methods may be called from several threads at once, with the daemon's own identity.
+ */
+class CallerTrees {
+ public:
+  struct Options {
+    std::string scoreboard;    ///< absolute path
+    std::string subdirectory;  ///< of an entry's directory; "" for the directory itself
+    bool map_owner = false;
+  };
+
+  CallerTrees(Options options, std::shared_ptr<TreeDirectory> covered);
+
+  /** The tree that `caller` sees at the shared root. EACCES when its entry cannot be used. */
+  Result<TreeRef> at_shared_root(const Caller& caller);
+
+  /** The tree behind the hidden tree root of a uid. ENOENT when it has no entry, EACCES when that cannot be used. */
+  Result<TreeRef> at_tree_root(uid_t uid, gid_t gid);
+
+  /** Number of mapped entries in use (for tests and status). */
+  size_t mapped_count() const;
+
+ private:
+  /** What tells a link from the one that replaced it. */
+  struct LinkIdentity {
+    ino_t inode;
+    timespec changed;
+    std::string target;
+    bool operator==(const LinkIdentity& other) const;
+  };
+  struct Entry {
+    LinkIdentity link;
+    std::shared_ptr<TreeDirectory> directory;  ///< null while the entry cannot be used
+  };
+
+  Result<std::string> entry_name(uid_t uid, struct stat* link) const;
+  Result<std::shared_ptr<TreeDirectory>> directory_of(const std::string& name, const struct stat& link);
+  std::shared_ptr<TreeDirectory> known(const std::string& name, const LinkIdentity& link) const;
+  Result<std::shared_ptr<TreeDirectory>> resolve(const std::string& name, const LinkIdentity& link);
+  std::shared_ptr<TreeDirectory> shared_with_others(const std::shared_ptr<TreeDirectory>& fresh) const;
+  Status check_scoreboard() const;
+
+  const Options options_;
+  const std::shared_ptr<TreeDirectory> covered_;
+
+  mutable std::shared_mutex mutex_;
+  std::map<std::string, Entry> entries_;  ///< guarded by mutex_; entry name → what was last seen of it
+};
+
+}  // namespace obfs

@@ -1,0 +1,416 @@
+// Unpacks each kernel request, asks RedirectFs, and replies exactly once. No exception crosses into libfuse.
+//
+// A reply may be the last reference to what it names: the kernel can send FORGET or RELEASE on another thread before the reply
+// call returns. So handlers touch nothing of a node or handle after replying.
+
+#include "fuse_ops.h"
+
+#include <sys/stat.h>
+
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "redirect_fs.h"
+
+namespace obfs {
+
+namespace {
+
+RedirectFs& fs_of(fuse_req_t req) { return *static_cast<RedirectFs*>(fuse_req_userdata(req)); }
+
+Caller caller_of(fuse_req_t req) {
+  const fuse_ctx* const context = fuse_req_ctx(req);
+  return Caller{context->uid, context->gid, context->pid};
+}
+
+FileHandle* file_of(const fuse_file_info* info) {
+  return info == nullptr ? nullptr : reinterpret_cast<FileHandle*>(info->fh);
+}
+
+DirectoryHandle& directory_of(const fuse_file_info* info) { return *reinterpret_cast<DirectoryHandle*>(info->fh); }
+
+/** Runs a handler; what it throws becomes an error reply (it throws only before it has replied). */
+template <typename Handler>
+void answer(fuse_req_t req, Handler handler) {
+  try {
+    handler();
+  } catch (const std::bad_alloc&) {
+    fuse_reply_err(req, ENOMEM);
+  } catch (const std::exception& unexpected) {
+    fprintf(stderr, "obuilder-fs: BUG: %s\n", unexpected.what());
+    fuse_reply_err(req, EIO);
+  }
+}
+
+void reply_status(fuse_req_t req, const Status& status) { fuse_reply_err(req, status.error()); }
+
+fuse_entry_param entry_param(const Entry& entry) {
+  fuse_entry_param param = {};
+  param.ino = entry.id;
+  param.attr = entry.attr;
+  param.attr_timeout = entry.attr_timeout;
+  param.entry_timeout = entry.entry_timeout;
+  return param;
+}
+
+// An interrupted caller never takes the reference that the reply would have given it.
+void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
+  if (!entry.ok()) {
+    fuse_reply_err(req, entry.error());
+    return;
+  }
+  RedirectFs& fs = fs_of(req);
+  const fuse_entry_param param = entry_param(*entry);
+  if (fuse_reply_entry(req, &param) == -ENOENT && entry->id != 0) fs.forget(entry->id, 1);
+}
+
+void reply_attributes(fuse_req_t req, const Result<Attributes>& attributes) {
+  if (attributes.ok()) {
+    fuse_reply_attr(req, &attributes->attr, attributes->timeout);
+  } else {
+    fuse_reply_err(req, attributes.error());
+  }
+}
+
+/** Extended attributes: with size 0 the kernel asks only for the length. */
+void reply_attribute_value(fuse_req_t req, const Result<std::string>& value, size_t size) {
+  if (!value.ok()) {
+    fuse_reply_err(req, value.error());
+  } else if (size == 0) {
+    fuse_reply_xattr(req, value->size());
+  } else {
+    fuse_reply_buf(req, value->data(), value->size());
+  }
+}
+
+// Without ATOMIC_O_TRUNC and HANDLE_KILLPRIV the kernel itself truncates and clears the set-id bits, by SETATTR, for every writer.
+void on_init(void*, fuse_conn_info* connection) {
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
+  if ((connection->capable & FUSE_CAP_CACHE_SYMLINKS) != 0) connection->want |= FUSE_CAP_CACHE_SYMLINKS;
+  connection->time_gran = 1;
+}
+
+void on_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  answer(req, [&] { reply_entry(req, fs_of(req).lookup(caller_of(req), parent, name)); });
+}
+
+void on_forget(fuse_req_t req, fuse_ino_t id, uint64_t count) {
+  fs_of(req).forget(id, count);
+  fuse_reply_none(req);
+}
+
+void on_forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
+  for (size_t i = 0; i < count; ++i) fs_of(req).forget(forgets[i].ino, forgets[i].nlookup);
+  fuse_reply_none(req);
+}
+
+void on_getattr(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
+  answer(req, [&] { reply_attributes(req, fs_of(req).getattr(caller_of(req), id, file_of(info))); });
+}
+
+AttributeChange change_of(const struct stat& attr, int to_set) {
+  AttributeChange change;
+  if (to_set & FUSE_SET_ATTR_MODE) change.mode = attr.st_mode & 07777;
+  if (to_set & FUSE_SET_ATTR_UID) change.uid = attr.st_uid;
+  if (to_set & FUSE_SET_ATTR_GID) change.gid = attr.st_gid;
+  if (to_set & FUSE_SET_ATTR_SIZE) change.size = attr.st_size;
+  if (to_set & FUSE_SET_ATTR_ATIME) change.atime = attr.st_atim;
+  if (to_set & FUSE_SET_ATTR_MTIME) change.mtime = attr.st_mtim;
+  if (to_set & FUSE_SET_ATTR_ATIME_NOW) change.atime = timespec{0, UTIME_NOW};
+  if (to_set & FUSE_SET_ATTR_MTIME_NOW) change.mtime = timespec{0, UTIME_NOW};
+  return change;
+}
+
+void on_setattr(fuse_req_t req, fuse_ino_t id, struct stat* attr, int to_set, fuse_file_info* info) {
+  answer(req, [&] {
+    reply_attributes(req, fs_of(req).setattr(caller_of(req), id, change_of(*attr, to_set), file_of(info)));
+  });
+}
+
+void on_readlink(fuse_req_t req, fuse_ino_t id) {
+  answer(req, [&] {
+    const auto target = fs_of(req).readlink(id);
+    if (target.ok()) {
+      fuse_reply_readlink(req, target->c_str());
+    } else {
+      fuse_reply_err(req, target.error());
+    }
+  });
+}
+
+void on_mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
+  answer(req, [&] { reply_entry(req, fs_of(req).mknod(caller_of(req), parent, name, mode, device)); });
+}
+
+void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) {
+  answer(req, [&] { reply_entry(req, fs_of(req).mkdir(caller_of(req), parent, name, mode)); });
+}
+
+void on_symlink(fuse_req_t req, const char* target, fuse_ino_t parent, const char* name) {
+  answer(req, [&] { reply_entry(req, fs_of(req).symlink(caller_of(req), parent, name, target)); });
+}
+
+void on_link(fuse_req_t req, fuse_ino_t id, fuse_ino_t new_parent, const char* new_name) {
+  answer(req, [&] { reply_entry(req, fs_of(req).link(caller_of(req), id, new_parent, new_name)); });
+}
+
+void on_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  answer(req, [&] { reply_status(req, fs_of(req).unlink(caller_of(req), parent, name)); });
+}
+
+void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  answer(req, [&] { reply_status(req, fs_of(req).rmdir(caller_of(req), parent, name)); });
+}
+
+void on_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent, const char* new_name,
+               unsigned flags) {
+  answer(req, [&] {
+    reply_status(req, fs_of(req).rename(caller_of(req), parent, name, new_parent, new_name, flags));
+  });
+}
+
+// Node ids belong to one tree and generation, and every change to a tree goes through the mount or begins a new generation:
+// pages read before are still good.
+void present(fuse_file_info& info, FileHandle* handle) {
+  info.fh = reinterpret_cast<uint64_t>(handle);
+  info.keep_cache = 1;
+}
+
+void on_open(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
+  answer(req, [&] {
+    auto handle = fs_of(req).open(id, info->flags);
+    if (!handle.ok()) {
+      fuse_reply_err(req, handle.error());
+      return;
+    }
+    FileHandle* const opened = handle->release();
+    present(*info, opened);
+    if (fuse_reply_open(req, info) == -ENOENT) delete opened;
+  });
+}
+
+void on_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
+  answer(req, [&] {
+    RedirectFs& fs = fs_of(req);
+    auto created = fs.create(caller_of(req), parent, name, mode, info->flags);
+    if (!created.ok()) {
+      fuse_reply_err(req, created.error());
+      return;
+    }
+    const fuse_entry_param param = entry_param(created->entry);
+    FileHandle* const opened = created->handle.release();
+    present(*info, opened);
+    if (fuse_reply_create(req, &param, info) == -ENOENT) {
+      delete opened;
+      fs.forget(param.ino, 1);
+    }
+  });
+}
+
+void on_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
+  fuse_bufvec source = FUSE_BUFVEC_INIT(size);
+  source.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
+  source.buf[0].fd = file_of(info)->fd.get();
+  source.buf[0].pos = offset;
+  fuse_reply_data(req, &source, FUSE_BUF_SPLICE_MOVE);
+}
+
+void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
+  answer(req, [&] {
+    const FileHandle& handle = *file_of(info);
+    fuse_bufvec target = FUSE_BUFVEC_INIT(fuse_buf_size(source));
+    target.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
+    target.buf[0].fd = handle.fd.get();
+    target.buf[0].pos = offset;
+    const ssize_t written = fuse_buf_copy(&target, source, static_cast<fuse_buf_copy_flags>(0));
+    if (written < 0) {
+      fuse_reply_err(req, static_cast<int>(-written));
+      return;
+    }
+    fs_of(req).wrote(handle);
+    fuse_reply_write(req, static_cast<size_t>(written));
+  });
+}
+
+// Closing a duplicate makes the backing file system report what it delayed (a full quota, a lost server).
+void on_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
+  reply_status(req, status_of(close(dup(file_of(info)->fd.get()))));
+}
+
+void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
+  delete file_of(info);
+  fuse_reply_err(req, 0);
+}
+
+void on_fsync(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* info) {
+  const int fd = file_of(info)->fd.get();
+  reply_status(req, status_of(data_only ? fdatasync(fd) : fsync(fd)));
+}
+
+void on_opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
+  answer(req, [&] {
+    auto handle = fs_of(req).opendir(caller_of(req), id);
+    if (!handle.ok()) {
+      fuse_reply_err(req, handle.error());
+      return;
+    }
+    DirectoryHandle* const opened = handle->release();
+    info->fh = reinterpret_cast<uint64_t>(opened);
+    if (fuse_reply_open(req, info) == -ENOENT) delete opened;
+  });
+}
+
+/** Packs directory entries into a reply of at most `size` bytes. */
+class DirectoryReply {
+ public:
+  DirectoryReply(fuse_req_t req, size_t size, bool is_plus) : req_(req), buffer_(size), is_plus_(is_plus) {}
+
+  bool add(const char* name, off_t next_offset, const Entry& entry) {
+    char* const end = buffer_.data() + used_;
+    const size_t room = buffer_.size() - used_;
+    const fuse_entry_param param = entry_param(entry);
+    const size_t needed = is_plus_ ? fuse_add_direntry_plus(req_, end, room, name, &param, next_offset)
+                                   : fuse_add_direntry(req_, end, room, name, &entry.attr, next_offset);
+    if (needed > room) return false;
+    used_ += needed;
+    return true;
+  }
+
+  // An error after some entries is told by the next call, which starts at the failed one.
+  void send(const Status& status) {
+    if (!status.ok() && used_ == 0) {
+      fuse_reply_err(req_, status.error());
+    } else {
+      fuse_reply_buf(req_, buffer_.data(), used_);
+    }
+  }
+
+ private:
+  const fuse_req_t req_;
+  std::vector<char> buffer_;
+  const bool is_plus_;
+  size_t used_ = 0;
+};
+
+void reply_directory(fuse_req_t req, size_t size, off_t offset, fuse_file_info* info, bool is_plus) {
+  answer(req, [&] {
+    DirectoryReply reply(req, size, is_plus);
+    const Status status = fs_of(req).readdir(
+        directory_of(info), offset, is_plus,
+        [&](const char* name, off_t next, const Entry& entry) { return reply.add(name, next, entry); });
+    reply.send(status);
+  });
+}
+
+void on_readdir(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
+  reply_directory(req, size, offset, info, false);
+}
+
+void on_readdirplus(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
+  reply_directory(req, size, offset, info, true);
+}
+
+void on_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
+  delete &directory_of(info);
+  fuse_reply_err(req, 0);
+}
+
+void on_fsyncdir(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* info) {
+  reply_status(req, fs_of(req).fsyncdir(directory_of(info), data_only != 0));
+}
+
+void on_statfs(fuse_req_t req, fuse_ino_t id) {
+  answer(req, [&] {
+    const auto statistics = fs_of(req).statfs(caller_of(req), id);
+    if (statistics.ok()) {
+      fuse_reply_statfs(req, &*statistics);
+    } else {
+      fuse_reply_err(req, statistics.error());
+    }
+  });
+}
+
+void on_setxattr(fuse_req_t req, fuse_ino_t id, const char* name, const char* value, size_t size, int flags) {
+  answer(req, [&] { reply_status(req, fs_of(req).setxattr(caller_of(req), id, name, value, size, flags)); });
+}
+
+void on_getxattr(fuse_req_t req, fuse_ino_t id, const char* name, size_t size) {
+  answer(req, [&] { reply_attribute_value(req, fs_of(req).getxattr(caller_of(req), id, name, size), size); });
+}
+
+void on_listxattr(fuse_req_t req, fuse_ino_t id, size_t size) {
+  answer(req, [&] { reply_attribute_value(req, fs_of(req).listxattr(caller_of(req), id, size), size); });
+}
+
+void on_removexattr(fuse_req_t req, fuse_ino_t id, const char* name) {
+  answer(req, [&] { reply_status(req, fs_of(req).removexattr(caller_of(req), id, name)); });
+}
+
+void on_access(fuse_req_t req, fuse_ino_t id, int mask) {
+  answer(req, [&] { reply_status(req, fs_of(req).access(caller_of(req), id, mask)); });
+}
+
+void on_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+  reply_status(req, fs_of(req).fallocate(*file_of(info), mode, offset, length));
+}
+
+void on_lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
+  const off_t position = lseek(file_of(info)->fd.get(), offset, whence);
+  if (position == -1) {
+    fuse_reply_err(req, errno);
+  } else {
+    fuse_reply_lseek(req, position);
+  }
+}
+
+fuse_lowlevel_ops make_operations() {
+  fuse_lowlevel_ops ops = {};
+  ops.init = on_init;
+  ops.lookup = on_lookup;
+  ops.forget = on_forget;
+  ops.forget_multi = on_forget_multi;
+  ops.getattr = on_getattr;
+  ops.setattr = on_setattr;
+  ops.readlink = on_readlink;
+  ops.mknod = on_mknod;
+  ops.mkdir = on_mkdir;
+  ops.symlink = on_symlink;
+  ops.link = on_link;
+  ops.unlink = on_unlink;
+  ops.rmdir = on_rmdir;
+  ops.rename = on_rename;
+  ops.open = on_open;
+  ops.create = on_create;
+  ops.read = on_read;
+  ops.write_buf = on_write_buf;
+  ops.flush = on_flush;
+  ops.release = on_release;
+  ops.fsync = on_fsync;
+  ops.opendir = on_opendir;
+  ops.readdir = on_readdir;
+  ops.readdirplus = on_readdirplus;
+  ops.releasedir = on_releasedir;
+  ops.fsyncdir = on_fsyncdir;
+  ops.statfs = on_statfs;
+  ops.setxattr = on_setxattr;
+  ops.getxattr = on_getxattr;
+  ops.listxattr = on_listxattr;
+  ops.removexattr = on_removexattr;
+  ops.access = on_access;
+  ops.fallocate = on_fallocate;
+  ops.lseek = on_lseek;
+  return ops;  // no lock handlers: locks stay in the kernel
+}
+
+}  // namespace
+
+const fuse_lowlevel_ops& fuse_operations() {
+  static const fuse_lowlevel_ops operations = make_operations();
+  return operations;
+}
+
+}  // namespace obfs

@@ -1,0 +1,198 @@
+#pragma once
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "caller_identity.h"
+#include "caller_trees.h"
+#include "inode_table.h"
+#include "result.h"
+
+/**
+ * The redirecting file system, apart from libfuse: one method per operation, called by any number of threads at once with the
+ * daemon's own identity.
+ *
+ * Node ids. kRootId is the shared root: the one node that means another directory to each caller. kDoorsId is a hidden directory
+ * below it, for root only, whose children are the trees' own roots ("tree roots"). Any other node belongs to exactly one tree,
+ * whoever asks.
+ *
+ * Permissions. The kernel checks them (default_permissions) from the attributes answered here. It cannot do so at the shared
+ * root, whose attributes are the same for all, so what has the shared root as its parent or target runs with the caller's
+ * identity and the backing file system checks. Creations run with the caller's identity everywhere: that gives files their owner.
+ *
+ * Locks, in this order, none held while a reply is sent or a system call may block on another's: CallerTrees, TreeDirectory,
+ * InodeTable, DescriptorCache, HandlesBacking. A DirectoryHandle's lock is taken before all of them.
+ */
+namespace obfs {
+
+constexpr NodeId kRootId = 1;
+constexpr NodeId kDoorsId = 2;
+constexpr NodeId kFirstNodeId = 16;
+
+struct Entry {
+  NodeId id;  ///< 0: there is no such name, and the kernel may remember that
+  struct stat attr;
+  double attr_timeout;
+  double entry_timeout;
+};
+
+struct Attributes {
+  struct stat attr;
+  double timeout;
+};
+
+/** What SETATTR changes; times may be UTIME_NOW in tv_nsec. */
+struct AttributeChange {
+  std::optional<mode_t> mode;
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<off_t> size;
+  std::optional<timespec> atime;
+  std::optional<timespec> mtime;
+};
+
+/** An open file: what the kernel's file handle points to. */
+class FileHandle {
+ public:
+  FileHandle(UniqueFd opened, TreeRef in_tree) : fd(std::move(opened)), tree(std::move(in_tree)) {}
+  const UniqueFd fd;
+  const TreeRef tree;
+};
+
+/** An open directory, read sequentially; its lock serialises readers of one handle. */
+class DirectoryHandle {
+ public:
+  DirectoryHandle(DIR* opened, TreeRef in_tree, NodeId node) : stream(opened), tree(std::move(in_tree)), id(node) {}
+  ~DirectoryHandle() {
+    if (stream != nullptr) closedir(stream);
+  }
+  DirectoryHandle(const DirectoryHandle&) = delete;
+  DirectoryHandle& operator=(const DirectoryHandle&) = delete;
+
+  DIR* const stream;   ///< null for the hidden directory, which lists nothing
+  const TreeRef tree;  ///< the caller's, at the time it was opened
+  const NodeId id;
+  std::mutex mutex;
+  off_t offset = 0;  ///< where the stream stands; guarded by mutex
+};
+
+struct CreatedFile {
+  Entry entry;
+  std::unique_ptr<FileHandle> handle;
+};
+
+/** Takes one directory entry; false when the reply is full and it did not go in. `entry.id` is 0 for a name without a lookup. */
+using DirectorySink = std::function<bool(const char* name, off_t next_offset, const Entry& entry)>;
+
+class RedirectFs {
+ public:
+  struct Options {
+    CallerTrees::Options trees;
+    std::string doors_name;     ///< unguessable name of the hidden directory below the shared root
+    bool cache_names = true;    ///< --cache=auto; false sends every path component to the daemon, as macOS does
+    size_t descriptors = 4096;  ///< open at once for nodes not in use
+  };
+
+  RedirectFs(Options options, std::shared_ptr<TreeDirectory> covered);
+
+  // redirect_fs_lookup.cc
+  Result<Entry> lookup(const Caller& caller, NodeId parent, const char* name);
+  void forget(NodeId id, uint64_t count);
+  Result<Attributes> getattr(const Caller& caller, NodeId id, const FileHandle* handle);
+  Result<std::string> readlink(NodeId id);
+  Status access(const Caller& caller, NodeId id, int mask);
+  Result<struct statvfs> statfs(const Caller& caller, NodeId id);
+
+  // redirect_fs_dirs.cc
+  Result<std::unique_ptr<DirectoryHandle>> opendir(const Caller& caller, NodeId id);
+  /** `with_lookups`: entries carry a node each, and a kernel reference to it for those that the sink took. */
+  Status readdir(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink);
+  Status fsyncdir(const DirectoryHandle& handle, bool data_only);
+
+  // redirect_fs_files.cc
+  Result<std::unique_ptr<FileHandle>> open(NodeId id, int flags);
+  Result<CreatedFile> create(const Caller& caller, NodeId parent, const char* name, mode_t mode, int flags);
+  /** To be called after data was written to a handle's descriptor, by whatever means. */
+  void wrote(const FileHandle& handle);
+  Status fallocate(const FileHandle& handle, int mode, off_t offset, off_t length);
+  Result<std::string> getxattr(const Caller& caller, NodeId id, const char* name, size_t size);
+  Result<std::string> listxattr(const Caller& caller, NodeId id, size_t size);
+  Status setxattr(const Caller& caller, NodeId id, const char* name, const char* value, size_t size, int flags);
+  Status removexattr(const Caller& caller, NodeId id, const char* name);
+
+  // redirect_fs_changes.cc
+  Result<Attributes> setattr(const Caller& caller, NodeId id, const AttributeChange& change, const FileHandle* handle);
+  Result<Entry> mknod(const Caller& caller, NodeId parent, const char* name, mode_t mode, dev_t device);
+  Result<Entry> mkdir(const Caller& caller, NodeId parent, const char* name, mode_t mode);
+  Result<Entry> symlink(const Caller& caller, NodeId parent, const char* name, const char* target);
+  Result<Entry> link(const Caller& caller, NodeId id, NodeId new_parent, const char* new_name);
+  Status unlink(const Caller& caller, NodeId parent, const char* name);
+  Status rmdir(const Caller& caller, NodeId parent, const char* name);
+  Status rename(const Caller& caller, NodeId parent, const char* name, NodeId new_parent, const char* new_name,
+                unsigned flags);
+
+  size_t known_nodes() const { return inodes_.size(); }
+
+ private:
+  /** A file as one request sees it. */
+  struct Target {
+    TreeRef tree;
+    FdRef fd;
+    bool is_shared_root = false;
+  };
+
+  /** The directory or file that a request names; at the shared root, the caller's own. */
+  Result<Target> target(const Caller& caller, NodeId id);
+  /** As `target`, for the parent of `name`; refuses names that are none. */
+  Result<Target> parent_of(const Caller& caller, NodeId parent, const char* name);
+
+  /** Runs `operation` with the caller's identity. */
+  template <typename Operation>
+  auto as_caller(const Caller& caller, const Target& at, Operation operation) {
+    return run_as(at.tree->identity_of(caller), group_has_less(at), operation);
+  }
+  /** Runs `operation` with the caller's identity where the kernel could not check permissions, else as the daemon. */
+  template <typename Operation>
+  auto as_checked(const Caller& caller, bool at_shared_root, const Target& at, Operation operation) {
+    return at_shared_root ? as_caller(caller, at, operation) : operation();
+  }
+  static bool group_has_less(const Target& at);
+
+  Result<Entry> enter(const Target& parent, UniqueFd fd);
+  Result<Entry> entry_of_name(const Target& parent, const char* name, const Caller& caller);
+  Entry missing_name(const Target& parent) const;
+  Result<Entry> look_up_door(const Caller& caller, const char* name);
+  Attributes shared_root_attributes() const;
+  static Attributes doors_attributes();
+  double entry_timeout(const Target& parent) const;
+
+  Status remove(const Caller& caller, NodeId parent, const char* name, int flags);
+  /** A file that is about to lose a name, if the kernel knows it. */
+  struct Victim {
+    NodeRef node;
+    FdRef fd;
+  };
+  Victim victim(const Target& parent, const char* name);
+  void keep_if_nameless(const Victim& victim);
+  template <typename Make>
+  Result<Entry> make(const Caller& caller, NodeId parent, const char* name, Make make_child);
+  Status apply(const Target& file, NodeId id, const AttributeChange& change, const FileHandle* handle);
+
+  const Options options_;
+  InodeTable inodes_;
+  CallerTrees trees_;
+  const timespec started_;
+};
+
+/** The path by which system calls that take none reach an O_PATH descriptor. Linux only. */
+std::string descriptor_path(int fd);
+
+}  // namespace obfs

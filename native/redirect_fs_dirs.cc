@@ -1,0 +1,70 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "redirect_fs.h"
+
+namespace obfs {
+
+namespace {
+
+bool is_dot(const char* name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
+
+Entry listed_entry(const dirent& found) {
+  Entry entry = {};
+  entry.attr.st_ino = found.d_ino;
+  entry.attr.st_mode = DTTOIF(found.d_type);
+  return entry;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DirectoryHandle>> RedirectFs::opendir(const Caller& caller, NodeId id) {
+  if (id == kDoorsId) return std::make_unique<DirectoryHandle>(nullptr, nullptr, id);
+  const auto at = target(caller, id);
+  if (!at.ok()) return at.failure();
+  auto fd = as_checked(caller, at->is_shared_root, *at, [&]() -> Result<UniqueFd> {
+    UniqueFd directory(openat(at->fd->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.is_open()) return last_errno();
+    return directory;
+  });
+  if (!fd.ok()) return fd.failure();
+  DIR* const stream = fdopendir(fd->get());
+  if (stream == nullptr) return last_errno();
+  fd->release();
+  return std::make_unique<DirectoryHandle>(stream, at->tree, id);
+}
+
+// Names at the shared root differ by caller, so nothing listed there may become a dentry: it carries no nodes.
+Status RedirectFs::readdir(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink) {
+  if (handle.stream == nullptr) return Status();
+  const std::lock_guard lock(handle.mutex);
+  if (offset != handle.offset) seekdir(handle.stream, offset);
+  const bool enters = with_lookups && handle.id != kRootId;
+  for (;;) {
+    errno = 0;
+    const dirent* const found = ::readdir(handle.stream);
+    if (found == nullptr) return errno == 0 ? Status() : Status(last_errno());
+    Entry entry = listed_entry(*found);
+    if (enters && !is_dot(found->d_name)) {
+      UniqueFd child(openat(dirfd(handle.stream), found->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+      auto entered = child.is_open() ? enter(Target{handle.tree, nullptr, false}, std::move(child)) : last_errno();
+      if (entered.ok()) entry = *entered;
+    }
+    if (!sink(found->d_name, telldir(handle.stream), entry)) {
+      if (entry.id != 0) forget(entry.id, 1);
+      handle.offset = -1;  // the stream stands behind an entry that the kernel has not got
+      return Status();
+    }
+    handle.offset = telldir(handle.stream);
+  }
+}
+
+Status RedirectFs::fsyncdir(const DirectoryHandle& handle, bool data_only) {
+  if (handle.stream == nullptr) return Status();
+  const int fd = dirfd(handle.stream);
+  return status_of(data_only ? fdatasync(fd) : fsync(fd));
+}
+
+}  // namespace obfs

@@ -1,0 +1,194 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "redirect_fs.h"
+
+namespace obfs {
+
+namespace {
+
+// Everything that changes a tree goes through its view or begins a new one, so what the kernel knows stays true.
+constexpr double kLongTimeout = 86400;
+
+constexpr int kOpenChild = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+
+bool is_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos;
+}
+
+timespec now() {
+  timespec time;
+  clock_gettime(CLOCK_REALTIME, &time);
+  return time;
+}
+
+struct stat virtual_directory(ino_t inode, mode_t mode, timespec time) {
+  struct stat attr = {};
+  attr.st_ino = inode;
+  attr.st_mode = S_IFDIR | mode;
+  attr.st_nlink = 2;
+  attr.st_blksize = 4096;
+  attr.st_atim = attr.st_mtim = attr.st_ctim = time;
+  return attr;
+}
+
+/** Reads "<uid>.<gid>.<anything>"; the last part makes each door's name its own. */
+bool parse_door(const char* name, uid_t& uid, gid_t& gid) {
+  char* end = nullptr;
+  if (*name < '0' || *name > '9') return false;
+  uid = static_cast<uid_t>(strtoul(name, &end, 10));
+  if (*end != '.' || end[1] < '0' || end[1] > '9') return false;
+  gid = static_cast<gid_t>(strtoul(end + 1, &end, 10));
+  return *end == '.' && end[1] != '\0';
+}
+
+}  // namespace
+
+std::string descriptor_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+
+RedirectFs::RedirectFs(Options options, std::shared_ptr<TreeDirectory> covered)
+    : options_(std::move(options)),
+      inodes_(kFirstNodeId, options_.descriptors),
+      trees_(options_.trees, std::move(covered)),
+      started_(now()) {}
+
+Result<RedirectFs::Target> RedirectFs::target(const Caller& caller, NodeId id) {
+  if (id == kRootId) {
+    auto tree = trees_.at_shared_root(caller);
+    if (!tree.ok()) return tree.failure();
+    // Shares the directory's descriptor: the tree it belongs to keeps it open.
+    const auto directory = (*tree)->directory;
+    return Target{*tree, FdRef(directory, &directory->root()), true};
+  }
+  const NodeRef node = inodes_.find(id);
+  if (node == nullptr) return Errno{ESTALE};
+  auto fd = inodes_.descriptors().open(*node);
+  if (!fd.ok()) return fd.failure();
+  return Target{node->tree, *std::move(fd), false};
+}
+
+Result<RedirectFs::Target> RedirectFs::parent_of(const Caller& caller, NodeId parent, const char* name) {
+  if (!is_name(name)) return Errno{EINVAL};
+  if (parent == kDoorsId) return Errno{EACCES};
+  if (parent == kRootId && name == options_.doors_name) return Errno{EACCES};
+  return target(caller, parent);
+}
+
+bool RedirectFs::group_has_less(const Target& at) {
+  if (!at.is_shared_root) return false;
+  struct stat attr;
+  if (fstat(at.fd->get(), &attr) != 0) return true;
+  const mode_t group = (attr.st_mode >> 3) & 7;
+  const mode_t others = attr.st_mode & 7;
+  return (others & ~group) != 0;
+}
+
+double RedirectFs::entry_timeout(const Target& parent) const {
+  return options_.cache_names && !parent.is_shared_root ? kLongTimeout : 0;
+}
+
+Entry RedirectFs::missing_name(const Target& parent) const {
+  return Entry{0, {}, 0, entry_timeout(parent)};
+}
+
+Result<Entry> RedirectFs::lookup(const Caller& caller, NodeId parent, const char* name) {
+  if (!is_name(name)) return Errno{EINVAL};
+  if (parent == kDoorsId) return look_up_door(caller, name);
+  if (parent == kRootId && name == options_.doors_name) {
+    const Attributes doors = doors_attributes();
+    return Entry{kDoorsId, doors.attr, doors.timeout, kLongTimeout};
+  }
+  const auto at = target(caller, parent);
+  if (!at.ok()) return at.failure();
+  return entry_of_name(*at, name, caller);
+}
+
+Result<Entry> RedirectFs::entry_of_name(const Target& parent, const char* name, const Caller& caller) {
+  auto fd = as_checked(caller, parent.is_shared_root, parent, [&]() -> Result<UniqueFd> {
+    UniqueFd child(openat(parent.fd->get(), name, kOpenChild));
+    if (!child.is_open()) return last_errno();
+    return child;
+  });
+  if (fd.ok()) return enter(parent, *std::move(fd));
+  if (fd.error() == ENOENT && entry_timeout(parent) > 0) return missing_name(parent);
+  return fd.failure();
+}
+
+Result<Entry> RedirectFs::enter(const Target& parent, UniqueFd fd) {
+  auto found = parent.tree->directory->backing().identify(std::move(fd));
+  if (!found.ok()) return found.failure();
+  const NodeRef node = inodes_.acquire(parent.tree, found->key);
+  parent.tree->show(found->attr);
+  return Entry{node->id, found->attr, kLongTimeout, entry_timeout(parent)};
+}
+
+Result<Entry> RedirectFs::look_up_door(const Caller& caller, const char* name) {
+  // The kernel lets only root below the hidden directory (mode 0700); a process with capabilities alone is refused here.
+  if (caller.uid != 0) return Errno{EACCES};
+  uid_t uid;
+  gid_t gid;
+  if (!parse_door(name, uid, gid)) return Errno{ENOENT};
+  const auto tree = trees_.at_tree_root(uid, gid);
+  if (!tree.ok()) return tree.failure();
+  UniqueFd root(openat((*tree)->directory->root().get(), ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root.is_open()) return last_errno();
+  auto entry = enter(Target{*tree, nullptr, false}, std::move(root));
+  if (entry.ok()) entry->entry_timeout = kLongTimeout;
+  return entry;
+}
+
+void RedirectFs::forget(NodeId id, uint64_t count) { inodes_.forget(id, count); }
+
+Attributes RedirectFs::shared_root_attributes() const {
+  return Attributes{virtual_directory(kRootId, 0777, started_), kLongTimeout};
+}
+
+Attributes RedirectFs::doors_attributes() { return Attributes{virtual_directory(kDoorsId, 0700, {}), kLongTimeout}; }
+
+Result<Attributes> RedirectFs::getattr(const Caller& caller, NodeId id, const FileHandle* handle) {
+  if (id == kRootId) return shared_root_attributes();
+  if (id == kDoorsId) return doors_attributes();
+  Attributes answer{{}, kLongTimeout};
+  if (handle != nullptr) {
+    if (fstat(handle->fd.get(), &answer.attr) != 0) return last_errno();
+    handle->tree->show(answer.attr);
+    return answer;
+  }
+  const auto file = target(caller, id);
+  if (!file.ok()) return file.failure();
+  if (fstat(file->fd->get(), &answer.attr) != 0) return last_errno();
+  file->tree->show(answer.attr);
+  return answer;
+}
+
+Result<std::string> RedirectFs::readlink(NodeId id) {
+  const auto link = target(Caller{0, 0, 0}, id);
+  if (!link.ok()) return link.failure();
+  char text[PATH_MAX];
+  const ssize_t length = readlinkat(link->fd->get(), "", text, sizeof text);
+  if (length < 0) return last_errno();
+  return std::string(text, static_cast<size_t>(length));
+}
+
+// With default_permissions the kernel asks only about the shared root, if at all.
+Status RedirectFs::access(const Caller& caller, NodeId id, int mask) {
+  if (id != kRootId) return Status();
+  const auto root = target(caller, id);
+  if (!root.ok()) return root.failure();
+  return as_caller(caller, *root, [&] { return status_of(faccessat(root->fd->get(), ".", mask, AT_EACCESS)); });
+}
+
+Result<struct statvfs> RedirectFs::statfs(const Caller& caller, NodeId id) {
+  const auto file = target(caller, id == kDoorsId ? kRootId : id);
+  if (!file.ok()) return file.failure();
+  struct statvfs answer;
+  if (fstatvfs(file->fd->get(), &answer) != 0) return last_errno();
+  return answer;
+}
+
+}  // namespace obfs

@@ -1,0 +1,119 @@
+#include "session.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "fuse_ops.h"
+
+namespace obfs {
+
+namespace {
+
+#ifdef __APPLE__
+constexpr int kOpenPath = O_RDONLY;
+#else
+constexpr int kOpenPath = O_PATH;
+#endif
+
+class FuseArguments {
+ public:
+  explicit FuseArguments(const std::vector<std::string>& mount_options) {
+    fuse_opt_add_arg(&args_, "obuilder-fs");
+    for (const std::string& option : mount_options) {
+      fuse_opt_add_arg(&args_, "-o");
+      fuse_opt_add_arg(&args_, option.c_str());
+    }
+  }
+  ~FuseArguments() { fuse_opt_free_args(&args_); }
+  FuseArguments(const FuseArguments&) = delete;
+  FuseArguments& operator=(const FuseArguments&) = delete;
+  fuse_args* get() { return &args_; }
+
+ private:
+  fuse_args args_ = FUSE_ARGS_INIT(0, nullptr);
+};
+
+/** Opens the covered directory: it must happen before the mount hides it. */
+Result<std::shared_ptr<TreeDirectory>> open_covered(const Session::Options& options) {
+  const std::string& path = options.covered.empty() ? options.prefix : options.covered;
+  UniqueFd root(open(path.c_str(), kOpenPath | O_DIRECTORY | O_CLOEXEC));
+  if (!root.is_open()) return last_errno();
+  return TreeDirectory::open(std::move(root));
+}
+
+// Signals are the Node thread's: a loop thread that took one would end with EINTR.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+std::unique_ptr<Session> Session::start(const Options& options, MountFailure& failure) {
+  auto covered = open_covered(options);
+  if (!covered.ok()) {
+    failure = {"open", options.covered.empty() ? options.prefix : options.covered, covered.error()};
+    return nullptr;
+  }
+  umask(0);  // modes come from the kernel, masked by the caller's umask already
+  drop_own_groups();
+  auto fs = std::make_unique<RedirectFs>(options.fs, *std::move(covered));
+  FuseArguments arguments(options.mount_options);
+  fuse_session* const session =
+      fuse_session_new(arguments.get(), &fuse_operations(), sizeof(fuse_lowlevel_ops), fs.get());
+  if (session == nullptr) {
+    failure = {"fuse_session_new", options.prefix, EINVAL};
+    return nullptr;
+  }
+  errno = 0;
+  if (fuse_session_mount(session, options.prefix.c_str()) != 0) {
+    failure = {"mount", options.prefix, errno == 0 ? EIO : errno};
+    fuse_session_destroy(session);
+    return nullptr;
+  }
+  return std::unique_ptr<Session>(new Session(std::move(fs), session));
+}
+
+Session::Session(std::unique_ptr<RedirectFs> fs, fuse_session* session) : fs_(std::move(fs)), session_(session) {}
+
+void Session::serve(std::function<void()> ended) {
+  const SignalsBlocked blocked;  // threads inherit the mask
+  thread_ = std::thread([this, ended = std::move(ended)] { loop(ended); });
+}
+
+void Session::loop(const std::function<void()>& ended) {
+  fuse_loop_config* const config = fuse_loop_cfg_create();
+  fuse_loop_cfg_set_max_threads(config, 16);
+  fuse_loop_cfg_set_idle_threads(config, 16);
+  fuse_session_loop_mt(session_, config);
+  fuse_loop_cfg_destroy(config);
+  fuse_session_unmount(session_);
+  fuse_session_destroy(session_);
+  session_ = nullptr;
+  fs_.reset();  // closes every descriptor of the trees
+  ended();
+}
+
+Session::~Session() {
+  if (thread_.joinable()) thread_.join();
+  if (session_ != nullptr) {  // never served
+    fuse_session_unmount(session_);
+    fuse_session_destroy(session_);
+  }
+}
+
+}  // namespace obfs

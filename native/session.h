@@ -1,0 +1,62 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "redirect_fs.h"
+
+struct fuse_session;
+
+namespace obfs {
+
+/** A failure for people: which call on which path, and its errno. */
+struct MountFailure {
+  std::string syscall;
+  std::string path;
+  int error;
+};
+
+/**
+ * One mounted prefix, served by libfuse's threads. `start` mounts; the threads of the loop end when the mount is gone, by
+ * whomever: nothing but the kernel ends a session (umount(2) from here), for libfuse's own exit and unmount calls race with it.
+ * The process that holds a session must never touch the prefix itself.
+ */
+class Session {
+ public:
+  struct Options {
+    std::string prefix;
+    std::string covered;  ///< directory for callers without an entry; "" for the one that the mount covers
+    RedirectFs::Options fs;
+    std::vector<std::string> mount_options;
+    std::string source;  ///< what the mount table shows as the device
+  };
+
+  /** Mounts. Returns null and sets `failure` when that cannot be done; nothing is then left mounted. */
+  static std::unique_ptr<Session> start(const Options& options, MountFailure& failure);
+
+  /** Begins to serve, on threads of its own. `ended` is called once, from one of them, when the mount is gone. */
+  void serve(std::function<void()> ended);
+
+  /** Waits until serving has ended, which an unmount brings about. */
+  ~Session();
+
+ private:
+  Session(std::unique_ptr<RedirectFs> fs, fuse_session* session);
+  void loop(const std::function<void()>& ended);
+
+  std::unique_ptr<RedirectFs> fs_;
+  fuse_session* session_;
+  std::thread thread_;
+};
+
+/** How to take a mount away: as long as nobody uses it, at once for new callers, or for everyone. */
+enum class UnmountMode { kIfIdle, kDetach, kAbort };
+
+/** umount(2) on the prefix itself, never on what a link there leads to. */
+Status unmount_prefix(const std::string& prefix, UnmountMode mode);
+
+}  // namespace obfs
