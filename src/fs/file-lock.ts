@@ -3,17 +3,20 @@ import { native } from './native.ts';
 
 /** An advisory lock (flock) on a file; the kernel drops it when its holder dies, however it dies. */
 export interface FileLock {
+  /** Turns a shared lock into an exclusive one if nobody else holds it; when not, the lock is lost. Never waits. */
+  tryUpgrade(): boolean;
+  /** Idempotent. */
   release(): void;
 }
 
 /**
  * Waits for the lock on `path` (created 0600 where missing) and answers it.
- * `tryLockFile` does not wait: undefined when another process, or another lock in this one, holds it.
+ * A process that must be able to end meanwhile may: the wait holds nothing.
  */
 export async function lockFile(path: string, mode: 'shared' | 'exclusive'): Promise<FileLock> {
   const fd = openSync(path, 'a', 0o600);
   try {
-    await native().flockWait(fd, mode === 'exclusive');
+    if (!native().flockTry(fd, mode === 'exclusive')) await native().flockWait(fd, mode === 'exclusive');
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -21,6 +24,7 @@ export async function lockFile(path: string, mode: 'shared' | 'exclusive'): Prom
   return heldLock(fd);
 }
 
+/** Does not wait: undefined when another process, or another lock in this one, holds it. */
 export function tryLockFile(path: string, mode: 'shared' | 'exclusive'): FileLock | undefined {
   const fd = openSync(path, 'a', 0o600);
   if (native().flockTry(fd, mode === 'exclusive')) return heldLock(fd);
@@ -31,6 +35,7 @@ export function tryLockFile(path: string, mode: 'shared' | 'exclusive'): FileLoc
 function heldLock(fd: number): FileLock {
   let isHeld = true;
   return {
+    tryUpgrade: () => isHeld && native().flockTry(fd, true),
     release() {
       if (!isHeld) return;
       isHeld = false;

@@ -5,10 +5,35 @@ import { ObuilderError } from '../errors.ts';
 
 /** What the addon offers. Failed system calls throw Error {code, errno, syscall, path}. */
 export interface NativeAddon {
+  /** Mounts and serves from threads of this process; `onEnded` is called once when the mount is gone, by whomever. */
+  startMount(options: NativeMountOptions, onEnded: () => void): void;
+  /** `idle` fails with EBUSY while it is used; `detach` hides it at once; `abort` fails what is under way, then detaches. */
+  unmount(prefix: string, mode: 'idle' | 'detach' | 'abort'): void;
+  /** Every entry of a scoreboard as the file system judges it; `problem` is empty when the entry is usable. */
+  readScoreboard(
+    scoreboard: string,
+    subdirectory: string,
+  ): { name: string; target: string; problem: string }[];
   /** Whether the lock was taken (flock LOCK_NB). */
   flockTry(fd: number, exclusive: boolean): boolean;
   /** Resolves once the lock is held; waits on a thread of its own. */
   flockWait(fd: number, exclusive: boolean): Promise<void>;
+}
+
+export interface NativeMountOptions {
+  prefix: string;
+  /** Directory that callers without an entry see; '' for the one that the mount covers. */
+  covered: string;
+  scoreboard: string;
+  /** Of an entry's directory; '' for that directory itself. */
+  subdirectory: string;
+  mapOwner: boolean;
+  /** Unguessable name of the hidden directory in which root finds the trees' own roots. */
+  doorsName: string;
+  cacheNames: boolean;
+  mountOptions: string[];
+  /** What the mount table shows as the device. */
+  source: string;
 }
 
 let loaded: NativeAddon | undefined;
@@ -22,14 +47,11 @@ export function native(): NativeAddon {
     const load = require('node-gyp-build') as (root: string) => NativeAddon;
     loaded = load(process.env['OBUILDER_FS_PREBUILD'] ?? packageRoot);
   } catch (cause) {
-    throw new ObuilderError(
-      'ADDON_MISSING',
-      `the native addon does not load: ${(cause as Error).message.split('\n')[0] ?? ''}`,
-      {
-        hint: `build it with "npm run build:native" in ${packageRoot} (it needs cmake, a C++20 compiler and libfuse3-dev)`,
-        cause,
-      },
-    );
+    const [reason] = (cause as Error).message.split('\n');
+    throw new ObuilderError('ADDON_MISSING', `the native addon does not load: ${reason ?? ''}`, {
+      hint: `build it with "npm run build:native" in ${packageRoot} (it needs cmake, a C++20 compiler and libfuse3-dev)`,
+      cause,
+    });
   }
   return loaded;
 }
