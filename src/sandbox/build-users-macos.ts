@@ -1,0 +1,116 @@
+import { errnoCode } from '../errors.ts';
+import { runCommand } from '../os/exec.ts';
+import {
+  buildUserFullName,
+  buildUserName,
+  nameTaken,
+  refuseForeignAccount,
+  refuseSystemUid,
+  type BuildUser,
+  type BuildUsers,
+} from './build-users.ts';
+
+/** Build users in the local directory node, made by dscl. Not administrators: nothing that they run needs to be. */
+export function createMacosBuildUsers(options: { homePath: string }): BuildUsers {
+  const users: BuildUsers = {
+    async find(uid) {
+      refuseSystemUid(uid);
+      return findAccount(uid);
+    },
+    async ensure(uid) {
+      refuseSystemUid(uid);
+      const user = (await findAccount(uid)) ?? (await createUser(uid, options.homePath));
+      if (user.homePath === options.homePath) return user;
+      await runCommand(setHomeCommand(user.name, options.homePath));
+      return { ...user, homePath: options.homePath };
+    },
+    async remove(uid) {
+      const user = await users.find(uid);
+      if (user === undefined) return;
+      await runAll(removeCommands(user.name));
+    },
+  };
+  return users;
+}
+
+/**
+ * The commands that make a build user, in order. The full name comes before the uid: an account is found by its uid, so a
+ * creation that was interrupted leaves either nothing to be found or an account marked as ours.
+ */
+export function createCommands(uid: number, homePath: string): string[][] {
+  const name = buildUserName(uid);
+  const user = `/Users/${name}`;
+  const group = `/Groups/${name}`;
+  return [
+    create(group),
+    create(group, 'PrimaryGroupID', String(uid)),
+    create(user),
+    create(user, 'RealName', buildUserFullName),
+    create(user, 'UserShell', '/bin/bash'),
+    create(user, 'NFSHomeDirectory', homePath),
+    create(user, 'PrimaryGroupID', String(uid)),
+    create(user, 'Password', '*'),
+    create(user, 'IsHidden', '1'),
+    create(user, 'UniqueID', String(uid)),
+  ];
+}
+
+export function setHomeCommand(name: string, homePath: string): string[] {
+  return create(`/Users/${name}`, 'NFSHomeDirectory', homePath);
+}
+
+export function removeCommands(name: string): string[][] {
+  return [
+    ['dscl', '.', '-delete', `/Users/${name}`],
+    ['dscl', '.', '-delete', `/Groups/${name}`],
+  ];
+}
+
+/** The first account that `dscl . -search /Users UniqueID N` lists: `mac705		UniqueID = (`. */
+export function parseSearch(answer: string): string | undefined {
+  return /^(\S+)\s+UniqueID\b/m.exec(answer)?.[1];
+}
+
+/** What `dscl . -read` prints: `Key: value`, or `Key:` and the value on the next line, indented, when it holds a blank. */
+export function parseRead(answer: string): Map<string, string> {
+  const values = new Map<string, string>();
+  for (const [, key, value] of answer.matchAll(/^(\w+):[ \n]+(.*)$/gm)) {
+    if (key !== undefined && value !== undefined) values.set(key, value.trim());
+  }
+  return values;
+}
+
+function create(record: string, ...attribute: string[]): string[] {
+  return ['dscl', '.', '-create', record, ...attribute];
+}
+
+async function findAccount(uid: number): Promise<BuildUser | undefined> {
+  const search = await runCommand(['dscl', '.', '-search', '/Users', 'UniqueID', String(uid)]);
+  const name = parseSearch(search.stdout);
+  if (name === undefined) return undefined;
+  const keys = ['RealName', 'PrimaryGroupID', 'NFSHomeDirectory'];
+  const record = parseRead((await runCommand(['dscl', '.', '-read', `/Users/${name}`, ...keys])).stdout);
+  refuseForeignAccount({ uid, name, fullName: record.get('RealName') ?? '' });
+  return {
+    uid,
+    gid: Number(record.get('PrimaryGroupID') ?? uid),
+    name,
+    homePath: record.get('NFSHomeDirectory') ?? '',
+  };
+}
+
+/** Writing the same record twice ends in the same record, so two processes at once do no harm. */
+async function createUser(uid: number, homePath: string): Promise<BuildUser> {
+  try {
+    await runAll(createCommands(uid, homePath));
+  } catch (error) {
+    if (errnoCode(error) !== 'COMMAND_FAILED') throw error;
+    throw nameTaken(uid, error);
+  }
+  const name = buildUserName(uid);
+  return { uid, gid: uid, name, homePath };
+}
+
+async function runAll(commands: string[][]): Promise<void> {
+  for (const command of commands) await runCommand(command);
+}

@@ -1,0 +1,52 @@
+import type { BuildUser } from './build-users.ts';
+import type { StepCommand, StepOutcome } from './sandbox.ts';
+
+/**
+ * Runs as the build user, in its login shell, with the working directory, the environment and the command as arguments, so nothing
+ * in them is ever parsed. The profile is sourced in a function, where it cannot reach these arguments, and gets no input, which
+ * may be the step's. That a profile ends with a false test is no failure.
+ */
+export const loginScript = `
+umask 022
+profile() { . ~/.obuilder_profile.sh; }
+if [ -e ~/.obuilder_profile.sh ]; then profile </dev/null; fi
+mkdir -p -- "$1" && cd -- "$1" || exit
+shift
+exec /usr/bin/env -- "$@"
+`;
+
+/** What a login shell is given to run the command: a script, its name and its arguments. */
+export function loginArguments(command: StepCommand, tmpPath: string): string[] {
+  const env = [['TMPDIR', tmpPath] as const, ...command.env];
+  const assignments = env.map(([name, value]) => `${name}=${value}`);
+  return [loginScript, 'obuilder-fs-step', command.cwd, ...assignments, ...command.argv];
+}
+
+/** A login's environment: nothing of the operator's gets into a step. */
+export function loginEnv(user: BuildUser, homePath: string, tmpPath: string): Record<string, string> {
+  return {
+    HOME: homePath,
+    USER: user.name,
+    LOGNAME: user.name,
+    SHELL: '/bin/bash',
+    PATH: '/usr/local/bin:/usr/bin:/bin',
+    TMPDIR: tmpPath,
+  };
+}
+
+/** How a child process ended, as Node tells it. */
+export interface Ending {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export function outcomeOf(argv: readonly string[], ending: Ending): StepOutcome {
+  if (ending.code === 0) return { status: 'ok' };
+  const how = ending.signal === null ? `exit status ${ending.code ?? -1}` : `signal ${ending.signal}`;
+  return { status: 'failed', message: `${quoted(argv)} failed with ${how}` };
+}
+
+/** OBuilder's way: each element between quotes, nothing escaped. */
+export function quoted(argv: readonly string[]): string {
+  return argv.map((argument) => `"${argument}"`).join(' ');
+}

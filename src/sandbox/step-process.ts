@@ -1,0 +1,83 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import type { Readable } from 'node:stream';
+import type { BuildUser } from './build-users.ts';
+import { endProcessesOf } from './processes.ts';
+import type { Ending } from './step-login.ts';
+import { openStepOutput } from './step-output.ts';
+import { untilAborted } from './user-claim.ts';
+
+export interface StepProcess {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Whose processes are all ended afterwards. */
+  readonly user: BuildUser;
+  /** Without it standard input is at its end. Destroyed when the step ends. */
+  readonly stdin: Readable | undefined;
+  readonly output: (chunk: Uint8Array) => void;
+  /** A directory of root's, for the pipe's name. */
+  readonly pipeDirectory: string;
+}
+
+/**
+ * Runs a step's process, in a session of its own without a terminal. Answers when all processes of the user are gone and all that they
+ * wrote has been heard: how the process ended, or undefined when `signal` came first.
+ * Throws what `stdin` failed with; the step then got only part of its input.
+ */
+export async function runStepProcess(step: StepProcess, signal: AbortSignal): Promise<Ending | undefined> {
+  const output = await openStepOutput(step.pipeDirectory, step.user, step.output);
+  try {
+    if (signal.aborted) return undefined;
+    const child = start(step, output.fd);
+    output.started();
+    return await follow(child, step, signal);
+  } finally {
+    step.stdin?.destroy();
+    output.started();
+    await output.drained();
+  }
+}
+
+function start({ argv, env, stdin }: StepProcess, outputFd: number): ChildProcess {
+  const [command = '', ...args] = argv;
+  const stdio = [stdin === undefined ? 'ignore' : 'pipe', outputFd, outputFd] as const;
+  return spawn(command, args, { cwd: '/', detached: true, env, stdio: [...stdio] });
+}
+
+async function follow(
+  child: ChildProcess,
+  step: StepProcess,
+  signal: AbortSignal,
+): Promise<Ending | undefined> {
+  const ended = endingOf(child);
+  try {
+    return await untilAborted(Promise.race([ended, inputFailure(child, step.stdin)]), signal);
+  } finally {
+    killGroup(child);
+    await endProcessesOf(step.user.uid);
+    await ended.catch(() => undefined);
+  }
+}
+
+function endingOf(child: ChildProcess): Promise<Ending> {
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (code, signal) => resolve({ code, signal }));
+  });
+}
+
+/** Feeds the step, and rejects when the source fails. That the step does not read it all is its own business. */
+function inputFailure(child: ChildProcess, source: Readable | undefined): Promise<never> {
+  const { stdin } = child;
+  if (source === undefined || stdin === null) return new Promise(() => undefined);
+  stdin.on('error', () => source.destroy());
+  return new Promise((_, reject) => {
+    source.on('error', reject);
+    source.pipe(stdin);
+  });
+}
+
+/** Until it has become the build user, the process is root's and only we can end it. */
+function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  process.kill(-child.pid, 'SIGKILL');
+}

@@ -1,0 +1,238 @@
+import { chown, mkdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoCode, ObuilderError } from '../errors.ts';
+import { runCommand } from '../os/exec.ts';
+import type { BuildUser, BuildUsers } from './build-users.ts';
+import { ensurePlace } from './home-placement.ts';
+import type { OpenPrefixView, PrefixMode, PrefixView } from './prefix-view.ts';
+import { endProcessesOf } from './processes.ts';
+import type { Sandbox, StepCommand, StepOutcome } from './sandbox.ts';
+import { openStepCopy } from './step-copy.ts';
+import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
+import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
+import { runStepProcess } from './step-process.ts';
+import { locateIn, splitPlace, type StepPlaces } from './step-places.ts';
+import { createUserClaim } from './user-claim.ts';
+
+export interface UserSandboxOptions {
+  readonly users: BuildUsers;
+  readonly uid: number;
+  /** Where every step finds its home. Kept as an empty directory of root's. */
+  readonly homePath: string;
+  /** Where a step finds its TMPDIR, kept likewise (default: the home path with `.tmp` after it). */
+  readonly tmpPath?: string;
+  readonly prefix: string;
+  readonly prefixMode: PrefixMode;
+  /** Wanted by the modes `tree` and `shared`. */
+  readonly prefixView?: PrefixView | undefined;
+  /** For locks and temporary files; made 0700 where missing. */
+  readonly stateDir: string;
+}
+
+/**
+ * Runs steps as one build user, one at a time, also among the processes that share the state directory. On Linux each step has a mount
+ * namespace of its own, where its tree is its home; on macOS the tree is copied into the home and back.
+ *
+ * Order of a step: claim the uid, end what a killed run left, point the prefix, place the files, run; then, whatever happened,
+ * end all of the uid's processes before anything is taken away again, and give the uid back last.
+ */
+export function createUserSandbox(options: UserSandboxOptions): Sandbox {
+  const { homePath, prefix, tmpPath = `${homePath}.tmp` } = options;
+  const places: StepPlaces = { homePath, prefix, tmpPath };
+  const claim = createUserClaim(join(options.stateDir, `uid-${options.uid}.lock`));
+  const running = new Set<Promise<StepOutcome>>();
+  let isClosed = false;
+
+  async function runInTurn(step: Step): Promise<StepOutcome> {
+    await mkdir(options.stateDir, { recursive: true, mode: 0o700 });
+    const giveBack = await claim.take(step.signal);
+    if (giveBack === undefined) return cancelled;
+    try {
+      const outcome = await runClaimed({ ...options, places }, step);
+      return step.signal.aborted ? cancelled : outcome;
+    } finally {
+      giveBack();
+    }
+  }
+
+  return {
+    locate: (path) => locateIn(places, path),
+
+    /** Set-uid bits go with the owner, all other modes stay. */
+    async adopt(rootfs) {
+      const { uid, gid } = await options.users.ensure(options.uid);
+      await runCommand(['chown', '-R', '-h', '-P', `${uid}:${gid}`, rootfs]);
+    },
+
+    async run(command, rootfs, output, signal) {
+      if (isClosed) throw new Error('BUG: run after close');
+      const outcome = runInTurn({ command, rootfs, output, signal });
+      running.add(outcome);
+      try {
+        return await outcome;
+      } finally {
+        running.delete(outcome);
+      }
+    },
+
+    async close() {
+      isClosed = true;
+      await Promise.allSettled(running);
+    },
+  };
+}
+
+interface Step {
+  readonly command: StepCommand;
+  readonly rootfs: string;
+  readonly output: (chunk: Uint8Array) => void;
+  readonly signal: AbortSignal;
+}
+
+type Host = UserSandboxOptions & { readonly places: StepPlaces };
+
+const cancelled: StepOutcome = { status: 'cancelled' };
+
+/** With the uid claimed: nobody else starts processes of it, or points its prefix elsewhere. */
+async function runClaimed(host: Host, step: Step): Promise<StepOutcome> {
+  const user = await host.users.ensure(host.uid);
+  await endProcessesOf(user.uid); // a killed run's
+  const view = await openView(host, step);
+  try {
+    const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
+    const outcome = await withTmpDirectory(host, user, (tmpDirectory) =>
+      runPlaced(host, { ...step, user, tmpDirectory, view, signal: stop }),
+    );
+    return view?.lost.aborted === true ? mountLost(host, step) : outcome;
+  } finally {
+    await view?.close();
+  }
+}
+
+async function openView(
+  { prefixMode, prefixView, uid }: Host,
+  step: Step,
+): Promise<OpenPrefixView | undefined> {
+  if (prefixMode !== 'tree' && prefixMode !== 'shared') return undefined;
+  if (prefixView === undefined) throw new Error(`BUG: prefix mode ${prefixMode} without a view`);
+  return prefixView.open(uid, step.rootfs);
+}
+
+function mountLost({ prefix }: Host, { command }: Step): StepOutcome {
+  const message = `${quoted(command.argv)} was stopped: the mount of ${prefix} was lost during the step`;
+  return { status: 'failed', message };
+}
+
+/** A fresh directory that is the build user's alone; the step finds it at its TMPDIR. */
+async function withTmpDirectory<T>(
+  { stateDir, places }: Host,
+  user: BuildUser,
+  body: (directory: string) => Promise<T>,
+): Promise<T> {
+  // Without namespaces the step must find it where it is.
+  const isBound = process.platform === 'linux';
+  const directory = isBound ? join(stateDir, `tmp-${user.uid}`) : places.tmpPath;
+  const remove = () => runCommand(['rm', '-rf', '--one-file-system', '--', directory]);
+  await remove();
+  await mkdir(directory, { mode: 0o700 });
+  try {
+    await chown(directory, user.uid, user.gid);
+    return await body(directory);
+  } finally {
+    await remove();
+  }
+}
+
+interface PlacedStep extends Step {
+  readonly user: BuildUser;
+  readonly tmpDirectory: string;
+  readonly view: OpenPrefixView | undefined;
+}
+
+async function runPlaced(host: Host, step: PlacedStep): Promise<StepOutcome> {
+  const { command } = step;
+  const refusal = refusedInSharedMode(host, command);
+  if (refusal !== undefined) return notRun(command, refusal.refused);
+  try {
+    const files = await placeFiles(host, step);
+    if (files === undefined) return cancelled;
+    return 'refused' in files ? notRun(command, files.refused) : await runAmong(files, host, step);
+  } catch (error) {
+    const why = unrunnable.get(errnoCode(error) ?? '');
+    if (why === undefined) throw error;
+    return notRun(command, why);
+  }
+}
+
+/** What a spec can ask for and no kernel can run, by the code that spawning it fails with. */
+const unrunnable = new Map([
+  ['E2BIG', 'an argument is longer than the kernel takes'],
+  ['ERR_INVALID_ARG_VALUE', 'an argument holds a NUL byte'],
+]);
+
+function notRun({ argv }: StepCommand, why: string): StepOutcome {
+  return { status: 'failed', message: `${quoted(argv)} was not run: ${why}` };
+}
+
+/** Root, who mounts, sees another tree at a shared prefix than the step does. */
+function refusedInSharedMode({ prefixMode, places }: Host, command: StepCommand): Refusal | undefined {
+  if (prefixMode !== 'shared' || process.platform !== 'linux') return undefined;
+  const targets = [...command.caches, ...command.secrets].map(({ target }) => target);
+  const refused = targets.find((target) => splitPlace(places, target).place === places.prefix);
+  return refused === undefined
+    ? undefined
+    : { refused: `${refused}: nothing can be mounted below a shared prefix` };
+}
+
+/** A step's files where it sees them. */
+interface PlacedFiles {
+  /** The argv that gives these login arguments to the user's login shell among the files. */
+  enter(login: readonly string[]): string[];
+  close(): Promise<void>;
+}
+
+async function placeFiles(host: Host, step: PlacedStep): Promise<PlacedFiles | Refusal | undefined> {
+  const { places } = host;
+  const { user, rootfs, tmpDirectory, command } = step;
+  if (process.platform !== 'linux') return openStepCopy({ ...command, user, rootfs, places });
+  await ensurePlace(places.homePath);
+  await ensurePlace(places.tmpPath);
+  await refuseMissingPrefix(host);
+  const staging = join(host.stateDir, 'staging');
+  await mkdir(staging, { recursive: true, mode: 0o700 });
+  const cover = coverOf(host, step.view);
+  return openStepNamespace({ ...command, user, rootfs, places, tmpDirectory, cover, staging }, step.signal);
+}
+
+function coverOf({ prefixMode }: Host, view: OpenPrefixView | undefined): PrefixCover {
+  if (prefixMode === 'bind') return { kind: 'local' };
+  if (prefixMode !== 'tree') return { kind: 'none' };
+  if (view?.treeDoor === undefined) throw new Error('BUG: prefix mode tree without a tree door');
+  return { kind: 'directory', directory: view.treeDoor };
+}
+
+async function refuseMissingPrefix({ prefix, prefixMode }: Host): Promise<void> {
+  if (prefixMode !== 'bind') return; // the others need none, or have mounted it
+  try {
+    if ((await stat(prefix)).isDirectory()) return;
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT') throw error;
+  }
+  throw new ObuilderError('PREFIX_MISSING', `${prefix}: the prefix is not a directory`, {
+    hint: `make it (mkdir -p ${prefix}), or choose another --prefix`,
+  });
+}
+
+async function runAmong(files: PlacedFiles, host: Host, step: PlacedStep): Promise<StepOutcome> {
+  const { stateDir, places } = host;
+  const { user, command, output, signal } = step;
+  try {
+    const argv = files.enter(loginArguments(command, places.tmpPath));
+    const env = loginEnv(user, places.homePath, places.tmpPath);
+    const process = { argv, env, user, stdin: command.stdin, output, pipeDirectory: stateDir };
+    const ending = await runStepProcess(process, signal);
+    return ending === undefined ? cancelled : outcomeOf(command.argv, ending);
+  } finally {
+    await files.close();
+  }
+}
