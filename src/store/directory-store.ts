@@ -12,7 +12,6 @@ import {
   lockUnlessAborted,
   setAside,
   type Checkpoint,
-  type Locks,
   type StoreParts,
 } from './store-parts.ts';
 import { recover, removeLockFiles } from './store-recovery.ts';
@@ -23,7 +22,6 @@ export interface DirectoryStoreOptions {
   /** Made where missing. It and the store's directories become ours alone (0700). */
   readonly root: string;
   readonly copier: TreeCopier;
-  readonly locks?: Locks;
   /** Awaited at every checkpoint: for crash tests. */
   readonly checkpoint?: (point: Checkpoint) => Promise<void>;
 }
@@ -40,13 +38,12 @@ export interface DirectoryStoreOptions {
  */
 export async function createDirectoryStore(options: DirectoryStoreOptions): Promise<Store> {
   const layout = await prepareDirectories(options.root);
-  const locks = options.locks ?? { lockFile, tryLockFile };
-  const storeLock = await joinStore(layout, locks);
+  const storeLock = await joinStore(layout);
   let index: StoreIndex | undefined;
   try {
     index = new StoreIndex(layout.index);
     const checkpoint = options.checkpoint ?? (() => Promise.resolve());
-    const parts = { layout, locks, index, copier: options.copier, checkpoint };
+    const parts = { layout, index, copier: options.copier, checkpoint };
     await recover(parts);
     return new DirectoryStore(parts, storeLock);
   } catch (error) {
@@ -80,15 +77,15 @@ async function takeDirectory(path: string): Promise<void> {
 }
 
 /** Answers the lock that says this process has the store open. Whoever comes first clears away old lock files. */
-async function joinStore(layout: StoreLayout, locks: Locks): Promise<FileLock> {
-  const opening = await locks.lockFile(layout.openLock, 'exclusive');
+async function joinStore(layout: StoreLayout): Promise<FileLock> {
+  const opening = await lockFile(layout.openLock, 'exclusive');
   try {
-    const alone = locks.tryLockFile(layout.storeLock, 'exclusive');
+    const alone = tryLockFile(layout.storeLock, 'exclusive');
     if (alone !== undefined) {
       await removeLockFiles(layout);
       alone.release();
     }
-    return await locks.lockFile(layout.storeLock, 'shared');
+    return await lockFile(layout.storeLock, 'shared');
   } finally {
     opening.release();
   }
@@ -135,10 +132,10 @@ class DirectoryStore implements Store {
   }
 
   async delete(id: string, removed?: (id: string) => void): Promise<void> {
-    const { layout, locks, index } = this.#parts;
+    const { layout, index } = this.#parts;
     for (;;) {
       for (const child of index.children(id)) await this.delete(child, removed);
-      const lock = locks.tryLockFile(layout.resultLock(id), 'exclusive');
+      const lock = tryLockFile(layout.resultLock(id), 'exclusive');
       if (lock === undefined) throw resultBusy(id);
       // A build from it may have ended since the children were listed; while we hold the lock none can.
       if (index.children(id).length === 0) {
@@ -150,13 +147,13 @@ class DirectoryStore implements Store {
   }
 
   async prune(before: Date, limit: number, removed?: (id: string) => void): Promise<number> {
-    const { layout, locks, index } = this.#parts;
+    const { layout, index } = this.#parts;
     const busy = new Set<string>();
     let count = 0;
     while (count < limit) {
       const id = index.unused(before, busy.size + 1).find((candidate) => !busy.has(candidate));
       if (id === undefined) break;
-      const lock = locks.tryLockFile(layout.resultLock(id), 'exclusive');
+      const lock = tryLockFile(layout.resultLock(id), 'exclusive');
       if (lock !== undefined && index.isUnused(id, before)) {
         await this.#remove(id, lock, removed);
         count++;
@@ -174,8 +171,7 @@ class DirectoryStore implements Store {
   }
 
   async #lock(id: string, mode: 'shared' | 'exclusive', signal: AbortSignal): Promise<FileLock | undefined> {
-    const { locks, layout } = this.#parts;
-    return await lockUnlessAborted(locks, { path: layout.resultLock(id), mode }, signal);
+    return await lockUnlessAborted(this.#parts.layout.resultLock(id), mode, signal);
   }
 
   /** Runs `action` while nobody can remove `base`. */

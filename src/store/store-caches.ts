@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { chown, mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { errnoCode } from '../errors.ts';
-import type { FileLock } from '../fs/file-lock.ts';
+import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
 import { escapeCacheName } from './store-layout.ts';
 import { discard, isDirectory, type StoreParts } from './store-parts.ts';
 
@@ -45,12 +45,12 @@ export async function openCacheCopy(
 
 /** An empty directory in cache-tmp that nobody else uses. */
 async function claimCopy(
-  { layout, locks, copier }: StoreParts,
+  { layout, copier }: StoreParts,
   escapedName: string,
 ): Promise<{ directory: string; lock: FileLock }> {
   for (let number = 0; ; number++) {
     const directory = layout.cacheCopy(number, escapedName);
-    const lock = locks.tryLockFile(layout.cacheCopyLock(basename(directory)), 'exclusive');
+    const lock = tryLockFile(layout.cacheCopyLock(basename(directory)), 'exclusive');
     if (lock === undefined) continue;
     try {
       await discard(copier, directory, layout.cachesTmp);
@@ -69,12 +69,12 @@ async function copyCurrent(
   directory: string,
   signal: AbortSignal,
 ): Promise<FileHandle> {
-  const { layout, locks, copier } = parts;
+  const { layout, copier } = parts;
   await withLock(
-    await locks.lockFile(layout.cacheLock(escapedName), 'exclusive'),
+    await lockFile(layout.cacheLock(escapedName), 'exclusive'),
     async () => await ensureCache(parts, escapedName),
   );
-  return await withLock(await locks.lockFile(layout.cacheLock(escapedName), 'shared'), async () => {
+  return await withLock(await lockFile(layout.cacheLock(escapedName), 'shared'), async () => {
     const path = layout.cache(escapedName);
     const original = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     try {
@@ -100,9 +100,9 @@ export async function ensureCache({ layout }: StoreParts, escapedName: string): 
 }
 
 async function releaseCopy(parts: StoreParts, copy: CacheCopy): Promise<void> {
-  const { layout, locks, copier } = parts;
+  const { layout, copier } = parts;
   try {
-    await withLock(await locks.lockFile(layout.cacheLock(copy.escapedName), 'exclusive'), async () => {
+    await withLock(await lockFile(layout.cacheLock(copy.escapedName), 'exclusive'), async () => {
       if (await isUnchanged(copy.original, layout.cache(copy.escapedName))) await replaceCache(parts, copy);
       else await discard(copier, copy.directory, layout.cachesTmp);
     });

@@ -2,16 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { lstat, rename } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoCode } from '../errors.ts';
-import type { FileLock } from '../fs/file-lock.ts';
+import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
 import type { StoreIndex } from './store-index.ts';
 import type { StoreLayout } from './store-layout.ts';
 import type { TreeCopier } from './tree-copier.ts';
-
-/** Locks that their holder's death frees, see fs/file-lock.ts. */
-export interface Locks {
-  lockFile(path: string, mode: 'shared' | 'exclusive'): Promise<FileLock>;
-  tryLockFile(path: string, mode: 'shared' | 'exclusive'): FileLock | undefined;
-}
 
 /** A moment between two changes on disk. Crash tests stop there. */
 export type Checkpoint =
@@ -30,7 +24,6 @@ export interface StoreParts {
   readonly layout: StoreLayout;
   readonly copier: TreeCopier;
   readonly index: StoreIndex;
-  readonly locks: Locks;
   readonly checkpoint: (point: Checkpoint) => Promise<void>;
 }
 
@@ -72,14 +65,14 @@ export async function isDirectory(path: string): Promise<boolean> {
 
 /** The lock, or undefined when `signal` fires first. */
 export async function lockUnlessAborted(
-  locks: Locks,
-  lock: { readonly path: string; readonly mode: 'shared' | 'exclusive' },
+  path: string,
+  mode: 'shared' | 'exclusive',
   signal: AbortSignal,
 ): Promise<FileLock | undefined> {
-  const free = locks.tryLockFile(lock.path, lock.mode);
+  const free = tryLockFile(path, mode);
   if (free !== undefined) return free;
   if (signal.aborted) return undefined;
-  const waiting = locks.lockFile(lock.path, lock.mode);
+  const waiting = lockFile(path, mode);
   return await new Promise((resolve, reject) => {
     const giveUp = () => {
       resolve(undefined);

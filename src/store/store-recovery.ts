@@ -1,5 +1,6 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { tryLockFile } from '../fs/file-lock.ts';
 import { ensureCache } from './store-caches.ts';
 import { isResultId, type StoreLayout } from './store-layout.ts';
 import { discard, isDirectory, isSetAside, type StoreParts } from './store-parts.ts';
@@ -25,7 +26,7 @@ async function sweepResults(parts: StoreParts): Promise<void> {
     const path = join(layout.resultsTmp, name);
     if (isSetAside(name)) await copier.remove(path);
     else if (isResultId(name)) {
-      await ifUnlocked(parts, layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
+      await ifUnlocked(layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
     }
   }
 }
@@ -39,10 +40,10 @@ async function sweepCaches(parts: StoreParts): Promise<void> {
     const path = join(layout.cachesTmp, name);
     if (isSetAside(name)) await copier.remove(path);
     else if (CACHE_COPY.test(name)) {
-      await ifUnlocked(parts, layout.cacheCopyLock(name), () => discard(copier, path, layout.cachesTmp));
+      await ifUnlocked(layout.cacheCopyLock(name), () => discard(copier, path, layout.cachesTmp));
     } else if (PREVIOUS_CACHE.test(name)) {
       const escapedName = name.replace(PREVIOUS_CACHE, '');
-      await ifUnlocked(parts, layout.cacheLock(escapedName), async () => {
+      await ifUnlocked(layout.cacheLock(escapedName), async () => {
         await ensureCache(parts, escapedName);
         await discard(copier, path, layout.cachesTmp);
       });
@@ -57,7 +58,7 @@ async function reconcileIndex(parts: StoreParts): Promise<void> {
   const strayRows = [...indexed].filter((id) => isResultId(id) && !onDisk.has(id));
   const strayDirectories = [...onDisk].filter((id) => !indexed.has(id));
   for (const id of [...strayRows, ...strayDirectories]) {
-    await ifUnlocked(parts, layout.resultLock(id), async () => {
+    await ifUnlocked(layout.resultLock(id), async () => {
       const exists = await isDirectory(layout.result(id));
       if (!exists) index.remove(id);
       else if (!indexed.has(id)) index.add(id, undefined, new Date());
@@ -67,12 +68,8 @@ async function reconcileIndex(parts: StoreParts): Promise<void> {
 }
 
 /** Whoever holds the lock is alive and sees to it. */
-async function ifUnlocked(
-  { locks }: StoreParts,
-  lockPath: string,
-  action: () => Promise<void>,
-): Promise<void> {
-  const lock = locks.tryLockFile(lockPath, 'exclusive');
+async function ifUnlocked(lockPath: string, action: () => Promise<void>): Promise<void> {
+  const lock = tryLockFile(lockPath, 'exclusive');
   if (lock === undefined) return;
   try {
     await action();

@@ -1,0 +1,85 @@
+import { spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join, posix } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { ObuilderError } from '../../src/errors.ts';
+import type { Sandbox, StepCommand, StepOutcome } from '../../src/sandbox/sandbox.ts';
+
+export interface MockSandbox extends Sandbox {
+  /** Every command that was run, in order. */
+  readonly commands: StepCommand[];
+  readonly adopted: string[];
+  readonly isClosed: boolean;
+}
+
+/**
+ * Runs steps without any isolation, as the golden data was made: a spec's `/` is the tree's top, `$ROOTFS` names the tree,
+ * a command starts in the tree at its cwd. Cancelling sends SIGTERM and waits. Absolute paths below `/outside` are refused.
+ */
+export function createMockSandbox(): MockSandbox {
+  const commands: StepCommand[] = [];
+  const adopted: string[] = [];
+  let isClosed = false;
+  return {
+    commands,
+    adopted,
+    get isClosed() {
+      return isClosed;
+    },
+    locate({ from, path }) {
+      if (path.startsWith('/outside')) {
+        throw new ObuilderError('PATH_OUTSIDE', `${path}: lies outside of what a step may use: /`);
+      }
+      return from === 'root' ? posix.join('/', path) : path;
+    },
+    adopt(rootfs) {
+      adopted.push(rootfs);
+      return Promise.resolve();
+    },
+    async run(command, rootfs, output, signal) {
+      commands.push(command);
+      return await runInTree(command, rootfs, output, signal);
+    },
+    close() {
+      isClosed = true;
+      return Promise.resolve();
+    },
+  };
+}
+
+async function runInTree(
+  command: StepCommand,
+  rootfs: string,
+  output: (chunk: Uint8Array) => void,
+  signal: AbortSignal,
+): Promise<StepOutcome> {
+  const cwd = join(rootfs, command.cwd);
+  mkdirSync(cwd, { recursive: true });
+  const [file = '', ...args] = command.argv;
+  const env = Object.fromEntries([...command.env, ['ROOTFS', rootfs]]) as NodeJS.ProcessEnv;
+  // The end of the line may leave sleepers behind that hold the pipes: kill the whole group, as sandboxes do.
+  const child = spawn(file, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'], detached: true });
+  const ended = new Promise<{ code: number | null; by: NodeJS.Signals | null }>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, by) => resolve({ code, by }));
+  });
+  child.stdout.on('data', output);
+  child.stderr.on('data', output);
+  child.stdin.on('error', () => undefined);
+  // A failing source closes the pipe; the step that sends it knows why.
+  if (command.stdin !== undefined) pipeline(command.stdin, child.stdin).catch(() => undefined);
+  else child.stdin.end();
+  const stop = () => {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
+  };
+  signal.addEventListener('abort', stop);
+  const { code, by } = await ended;
+  signal.removeEventListener('abort', stop);
+  if (signal.aborted) return { status: 'cancelled' };
+  if (code === 0) return { status: 'ok' };
+  const how = by === null ? `exit status ${code ?? -1}` : `signal ${by}`;
+  return {
+    status: 'failed',
+    message: `${command.argv.map((arg) => `"${arg}"`).join(' ')} failed with ${how}`,
+  };
+}
