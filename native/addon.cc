@@ -138,7 +138,8 @@ Napi::Value flock_try(const Napi::CallbackInfo& info) {
   throw system_error(info.Env(), errno, "flock", "");
 }
 
-// On a thread of its own: Node's pool has four, and a lock may be waited for as long as a build takes.
+// flockWait(fd, exclusive, keepsProcess): resolves once the lock is held. On a thread of its own: Node's pool has four, and a lock
+// may be waited for as long as a build takes. Without keepsProcess the wait alone does not keep the process from ending.
 Napi::Value flock_wait(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int operation = flock_operation(info);
@@ -146,6 +147,7 @@ Napi::Value flock_wait(const Napi::CallbackInfo& info) {
   const auto promise = std::make_shared<Napi::Promise::Deferred>(env);
   const auto nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
   auto settle = Napi::ThreadSafeFunction::New(env, nothing, "flock", 0, 1);
+  if (info.Length() < 3 || !info[2].ToBoolean()) settle.Unref(env);
   std::thread([fd, operation, promise, settle]() mutable {
     int error = 0;
     while (flock(fd, operation) != 0 && (error = errno) == EINTR) error = 0;

@@ -9,14 +9,25 @@ export interface FileLock {
   release(): void;
 }
 
-/**
- * Waits for the lock on `path` (created 0600 where missing) and answers it.
- * A process that must be able to end meanwhile may: the wait holds nothing.
- */
+/** Waits for the lock on `path` (created 0600 where missing) and answers it. */
 export async function lockFile(path: string, mode: 'shared' | 'exclusive'): Promise<FileLock> {
+  return waitForLock(path, mode, true);
+}
+
+/** Resolves when nobody holds `path` exclusively. A process with nothing else to do may end before. */
+export async function untilUnlocked(path: string): Promise<void> {
+  (await waitForLock(path, 'shared', false)).release();
+}
+
+async function waitForLock(
+  path: string,
+  mode: 'shared' | 'exclusive',
+  keepsProcess: boolean,
+): Promise<FileLock> {
   const fd = openSync(path, 'a', 0o600);
   try {
-    if (!native().flockTry(fd, mode === 'exclusive')) await native().flockWait(fd, mode === 'exclusive');
+    const isExclusive = mode === 'exclusive';
+    if (!native().flockTry(fd, isExclusive)) await native().flockWait(fd, isExclusive, keepsProcess);
   } catch (error) {
     closeSync(fd);
     throw error;

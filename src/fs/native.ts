@@ -16,8 +16,8 @@ export interface NativeAddon {
   ): { name: string; target: string; problem: string }[];
   /** Whether the lock was taken (flock LOCK_NB). */
   flockTry(fd: number, exclusive: boolean): boolean;
-  /** Resolves once the lock is held; waits on a thread of its own. */
-  flockWait(fd: number, exclusive: boolean): Promise<void>;
+  /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
+  flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
 }
 
 export interface NativeMountOptions {

@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import yargs from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import { execCommand } from './commands/exec.ts';
+import { mountCommand } from './commands/mount.ts';
+import { scoreboardCommand } from './commands/scoreboard.ts';
+import { statusCommand } from './commands/status.ts';
+import { unmountCommand } from './commands/unmount.ts';
+import { EXIT_USAGE } from './exit-codes.ts';
+import { exitCodeOf, printError } from './print-error.ts';
+
+function packageVersion(): string {
+  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(manifest) as { version: string }).version;
+}
+
+/** Runs one command line; resolves to its exit code. */
+async function main(args: string[]): Promise<number> {
+  const isVerbose = args.includes('--verbose');
+  const parser = yargs(args)
+    .scriptName('obuilder-fs')
+    .usage(
+      '$0 <command> [options]\n\nGives every build user its own copy of a prefix such as /usr/local, and builds OBuilder specs as those users.',
+    )
+    .command(mountCommand)
+    .command(unmountCommand)
+    .command(statusCommand)
+    .command(scoreboardCommand)
+    .command(execCommand)
+    .option('verbose', { type: 'boolean', default: false, describe: 'Show where an error came from' })
+    .demandCommand(1, 'name a command; --help lists them')
+    .recommendCommands()
+    .strict()
+    .parserConfiguration({
+      'populate--': true,
+      'camel-case-expansion': true,
+      'parse-positional-numbers': false,
+    })
+    .version(packageVersion())
+    .help()
+    .wrap(Math.min(110, process.stdout.columns || 110))
+    .exitProcess(false)
+    .fail((message: string | undefined, error: Error | undefined) => {
+      if (error !== undefined) throw error;
+      throw new UsageError(message ?? 'wrong usage');
+    });
+  try {
+    await parser.parseAsync();
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    if (error instanceof UsageError) {
+      console.error(`obuilder-fs: ${error.message.replaceAll(/\s*\n\s*/g, ' ')} (see obuilder-fs --help)`);
+      return EXIT_USAGE;
+    }
+    printError(error, isVerbose);
+    return exitCodeOf(error);
+  }
+}
+
+class UsageError extends Error {}
+
+// A wait for somebody else's lock must not keep the process: its exit code is known now.
+process.exit(await main(hideBin(process.argv)));

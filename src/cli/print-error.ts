@@ -1,0 +1,26 @@
+import { ObuilderError } from '../errors.ts';
+import { EXIT_FAILURE, EXIT_USAGE } from './exit-codes.ts';
+
+/** Errors in what was asked for, rather than in what the machine could do. */
+const USAGE_CODES = new Set(['BAD_USAGE', 'BAD_SUBDIR', 'BAD_UID', 'BAD_TARGET', 'BAD_OPTION']);
+
+/** The one place that words an error for a terminal: one line, the thing and the cause, then the remedy. */
+export function describeError(error: unknown): string {
+  if (error instanceof ObuilderError)
+    return error.hint === undefined ? error.message : `${error.message}; ${error.hint}`;
+  return error instanceof Error ? error.message : String(error);
+}
+
+export function exitCodeOf(error: unknown): number {
+  return error instanceof ObuilderError && USAGE_CODES.has(error.code) ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+/** Prints an error; its stack only when asked to. */
+export function printError(error: unknown, isVerbose: boolean): void {
+  console.error(`obuilder-fs: ${oneLine(describeError(error))}`);
+  if (isVerbose && error instanceof Error) console.error(error.stack);
+}
+
+function oneLine(text: string): string {
+  return text.trim().replaceAll(/\s*\n\s*/g, '; ');
+}

@@ -1,0 +1,104 @@
+import { accessSync, constants, lstatSync, realpathSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { errnoCode, ObuilderError } from '../errors.ts';
+import { mountAt, OUR_FS_TYPE } from './mount-table.ts';
+
+/** One prefix to serve and what of an entry's directory is its tree there. */
+export interface PrefixRequest {
+  readonly prefix: string;
+  /** '' for the entry's directory itself. */
+  readonly subdirectory: string;
+}
+
+/**
+ * Reads `PREFIX[=SUBDIR]`; SUBDIR is `local` by default, `.` for the entry's directory itself.
+ * @throws {ObuilderError} BAD_SUBDIR for one that could lead out of the entry's directory.
+ */
+export function parsePrefixRequest(argument: string): PrefixRequest {
+  const at = argument.lastIndexOf('=');
+  const prefix = at < 0 ? argument : argument.slice(0, at);
+  const subdirectory = (at < 0 ? 'local' : argument.slice(at + 1)).replace(/\/+$/, '');
+  if (subdirectory === '.') return { prefix, subdirectory: '' };
+  const components = subdirectory.split('/');
+  if (components.some((component) => component === '' || component === '.' || component === '..')) {
+    throw new ObuilderError('BAD_SUBDIR', `${argument}: "${subdirectory}" is not a subdirectory`, {
+      hint: 'give a relative path such as local, or "." for the directory itself',
+    });
+  }
+  return { prefix, subdirectory };
+}
+
+/** The prefix as the kernel's mount table names it. Never looks into it: a dead mount there would hang or fail. */
+export async function canonicalPrefix(prefix: string): Promise<string> {
+  const absolute = resolve(prefix);
+  if ((await mountAt(absolute)) !== undefined) return absolute;
+  try {
+    return realpathSync(absolute);
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT' || errnoCode(error) === 'ENOTDIR') return absolute;
+    throw error;
+  }
+}
+
+/** @throws {ObuilderError} PREFIX_MISSING, PREFIX_BUSY: what keeps a mount from being made on a canonical prefix. */
+export async function checkMountable(prefix: string): Promise<void> {
+  const mounted = await mountAt(prefix);
+  if (mounted !== undefined) throw prefixBusy(prefix, mounted.fsType, mounted.source);
+  let isDirectory: boolean;
+  try {
+    isDirectory = lstatSync(prefix).isDirectory();
+  } catch (cause) {
+    if (errnoCode(cause) !== 'ENOENT' && errnoCode(cause) !== 'ENOTDIR') throw cause;
+    throw new ObuilderError('PREFIX_MISSING', `prefix ${prefix} does not exist`, {
+      hint: `make it: mkdir -p ${prefix}`,
+      cause,
+    });
+  }
+  if (!isDirectory) {
+    throw new ObuilderError('PREFIX_MISSING', `prefix ${prefix} is not a directory`, {
+      hint: 'name a directory',
+    });
+  }
+}
+
+function prefixBusy(prefix: string, fsType: string, source: string): ObuilderError {
+  if (fsType === OUR_FS_TYPE) {
+    return new ObuilderError(
+      'PREFIX_BUSY',
+      `prefix ${prefix} is already mounted by obuilder-fs (scoreboard ${source})`,
+      {
+        hint: `unmount it first: obuilder-fs unmount ${prefix}`,
+      },
+    );
+  }
+  return new ObuilderError(
+    'PREFIX_BUSY',
+    `prefix ${prefix} is already mounted by something else (${fsType}, ${source})`,
+    {
+      hint: `unmount it first: umount ${prefix}`,
+    },
+  );
+}
+
+/** @throws {ObuilderError} NO_FUSE with what to install or allow. */
+export function checkFuse(): void {
+  if (process.platform === 'darwin') return; // the mount itself tells
+  try {
+    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
+  } catch (cause) {
+    throw new ObuilderError(
+      'NO_FUSE',
+      `/dev/fuse cannot be opened (${errnoCode(cause) ?? 'unknown error'})`,
+      {
+        hint: 'load the module with "modprobe fuse"; in a container pass the device (docker: --device /dev/fuse --cap-add SYS_ADMIN)',
+        cause,
+      },
+    );
+  }
+}
+
+/** @throws {ObuilderError} NOT_ROOT */
+export function checkRoot(what: string): void {
+  if (process.geteuid?.() === 0) return;
+  throw new ObuilderError('NOT_ROOT', `${what} needs root`, { hint: `run it with sudo` });
+}
