@@ -11,17 +11,17 @@ const LISTED_MAX = 20;
 export interface DirectoryFetcherOptions {
   /** Base image NAME is its entry NAME: a directory, or a link to another one in it. */
   readonly baseDirectory: string;
-  /** Fills the existing empty directory `target` with the content of `source`, see TreeCopier. */
-  readonly copy: (source: string, target: string, signal: AbortSignal) => Promise<void>;
+  /** Copies the content of a directory into an existing empty one, as the store's TreeCopier does. */
+  readonly copier: { copy(source: string, target: string, signal: AbortSignal): Promise<void> };
 }
 
 /** Takes base images from directories of this machine. They give no environment. */
-export function createDirectoryFetcher({ baseDirectory, copy }: DirectoryFetcherOptions): Fetcher {
+export function createDirectoryFetcher({ baseDirectory, copier }: DirectoryFetcherOptions): Fetcher {
   return {
     async fetch(name, rootfs, _output, signal): Promise<ImageEnv> {
       const image = await findImage(baseDirectory, name);
       if (image === undefined) throw await unknownBase(baseDirectory, name);
-      await copy(image, rootfs, signal);
+      await copier.copy(image, rootfs, signal);
       return [];
     },
   };
