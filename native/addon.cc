@@ -151,14 +151,14 @@ Napi::Value flock_wait(const Napi::CallbackInfo& info) {
   std::thread([fd, operation, promise, settle]() mutable {
     int error = 0;
     while (flock(fd, operation) != 0 && (error = errno) == EINTR) error = 0;
-    settle.BlockingCall([promise, error](Napi::Env js, Napi::Function) {
+    const napi_status told = settle.BlockingCall([promise, error](Napi::Env js, Napi::Function) {
       if (error == 0) {
         promise->Resolve(js.Undefined());
       } else {
         promise->Reject(system_error(js, error, "flock", "").Value());
       }
     });
-    settle.Release();
+    if (told != napi_closing) settle.Release();  // after closing it is not ours to touch
   }).detach();
   return promise->Promise();
 }

@@ -14,8 +14,13 @@ export async function lockFile(path: string, mode: 'shared' | 'exclusive'): Prom
   return waitForLock(path, mode, true);
 }
 
-/** Resolves when nobody holds `path` exclusively. A process with nothing else to do may end before. */
+/** Resolves when nobody holds `path` exclusively. */
 export async function untilUnlocked(path: string): Promise<void> {
+  (await waitForLock(path, 'shared', true)).release();
+}
+
+/** As `untilUnlocked`, for a watcher in the background: a process with nothing else to do may end before. */
+export async function watchUntilUnlocked(path: string): Promise<void> {
   (await waitForLock(path, 'shared', false)).release();
 }
 

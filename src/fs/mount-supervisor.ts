@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { opendir } from 'node:fs/promises';
 import { errnoCode, ObuilderError } from '../errors.ts';
-import { lockFile, untilUnlocked, type FileLock } from './file-lock.ts';
+import { lockFile, untilUnlocked, watchUntilUnlocked, type FileLock } from './file-lock.ts';
 import { mountAt, OUR_FS_TYPE } from './mount-table.ts';
 import { native } from './native.ts';
 import { canonicalPrefix } from './prefix-path.ts';
@@ -220,7 +220,7 @@ function heldLease(
   const lost = new AbortController();
   let closed: Promise<void> | undefined;
   // The mount process holds its lock for as long as it serves, and the kernel lets go of it when it dies.
-  const ended = untilUnlocked(files.serving);
+  const ended = watchUntilUnlocked(files.serving);
   ended.then(
     () => {
       if (closed === undefined) lost.abort(new Error(`the mount of ${record.prefix} was lost`));
@@ -231,7 +231,7 @@ function heldLease(
     const change = await lockFile(files.change, 'exclusive');
     try {
       const isLast = lease.tryUpgrade();
-      if (isLast && record.isLeased) await endMount(request, record, files, ended);
+      if (isLast && record.isLeased) await endMount(request, record, files);
     } finally {
       lease.release();
       change.release();
@@ -240,14 +240,9 @@ function heldLease(
   return { record, lost: lost.signal, close: () => (closed ??= close()) };
 }
 
-async function endMount(
-  request: PrefixLeaseRequest,
-  record: MountRecord,
-  files: PrefixFiles,
-  ended: Promise<void>,
-): Promise<void> {
+async function endMount(request: PrefixLeaseRequest, record: MountRecord, files: PrefixFiles): Promise<void> {
   // Its lock is held, so the pid is still that process.
   if (liveRecord(files)?.pid === record.pid) process.kill(record.pid, 'SIGTERM');
-  await ended;
+  await untilUnlocked(files.serving);
   await clearDeadMount(record.prefix, request.scoreboard, files, request.endProcesses);
 }
