@@ -1,4 +1,7 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 /** The golden data of test/vectors/obuilder.json: what OBuilder printed and hashed for these inputs. */
 export interface Vectors {
@@ -49,8 +52,12 @@ export interface VectorEntry {
   readonly target?: string;
 }
 
-export const sourceTreeTar = new URL('../vectors/src.tar', import.meta.url).pathname;
-
 export const vectors = JSON.parse(
   readFileSync(new URL('../vectors/obuilder.json', import.meta.url), 'utf8'),
 ) as Vectors;
+
+/** Unpacks the tree that the vectors copy from; answers its directory. */
+export function unpackSourceTree(into: string): string {
+  execFileSync('tar', ['-xpf', fileURLToPath(new URL('../vectors/src.tar', import.meta.url)), '-C', into]);
+  return join(into, 'src');
+}

@@ -59,7 +59,7 @@ describe('reading', () => {
     ['(a\rb)', 2],
     ['(a ; b\rc\n)', 6],
   ])('refuses %j at byte %i', (source, offset) => {
-    expect(() => read(source)).toThrowError(SexpError);
+    expect(() => read(source)).toThrow(SexpError);
     try {
       read(source);
     } catch (error) {

@@ -1,0 +1,188 @@
+import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { lstat, open, readdir, readlink, type FileHandle } from 'node:fs/promises';
+import { errnoCode, ObuilderError } from '../errors.ts';
+import { bufferOf, byteStringOf, type ByteString } from '../spec/byte-string.ts';
+import { escapeAtom, type Sexp } from '../spec/sexp.ts';
+
+/**
+ * What a copy step would copy: the names and contents, which its id is made of, and no owners, modes or times.
+ * `path` is relative to the source directory, without `.` and empty components; the source directory itself is ''.
+ */
+export type Manifest = FileManifest | SymlinkManifest | DirectoryManifest;
+
+export interface FileManifest {
+  readonly kind: 'file';
+  readonly path: ByteString;
+  readonly size: number;
+  /** In hex. */
+  readonly sha256: string;
+}
+
+export interface SymlinkManifest {
+  readonly kind: 'symlink';
+  readonly path: ByteString;
+  readonly target: ByteString;
+}
+
+export interface DirectoryManifest {
+  readonly kind: 'directory';
+  readonly path: ByteString;
+  /** In byte order of their names. */
+  readonly children: readonly Manifest[];
+}
+
+export interface ManifestRequest {
+  readonly sourceDirectory: string;
+  /** As the spec writes it. */
+  readonly src: ByteString;
+  /** Base names left out at every level below `src`, which itself is never left out. */
+  readonly exclude: readonly ByteString[];
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Reads and hashes what `src` names. Symbolic links are recorded, never followed, and none may lead to `src`.
+ * @throws {ObuilderError} BAD_SOURCE when `src` is not there, leads out, or is or holds what cannot be copied; worded as OBuilder words it.
+ */
+export async function readManifest(request: ManifestRequest): Promise<Manifest> {
+  return readTree(request, await resolveSource(request));
+}
+
+/** The form that ids are made of. */
+export function manifestSexp(manifest: Manifest): Sexp {
+  switch (manifest.kind) {
+    case 'file':
+      return [FILE, [manifest.path, byteStringOf(manifest.sha256)]];
+    case 'symlink':
+      return [SYMLINK, [manifest.path, manifest.target]];
+    case 'directory':
+      return [DIRECTORY, [manifest.path, manifest.children.map(manifestSexp)]];
+  }
+}
+
+const FILE = byteStringOf('File');
+const SYMLINK = byteStringOf('Symlink');
+const DIRECTORY = byteStringOf('Dir');
+
+/** The path of an entry of a source tree, whatever bytes its name has. */
+export function sourcePath(sourceDirectory: string, path: ByteString): Buffer {
+  return Buffer.concat([Buffer.from(`${sourceDirectory}/`), bufferOf(path)]);
+}
+
+/** Opens a source file; never through a symbolic link, and without waiting for the other end of a pipe. */
+export async function openSource(sourceDirectory: string, path: ByteString): Promise<FileHandle> {
+  return open(
+    sourcePath(sourceDirectory, path),
+    constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+  );
+}
+
+/** Walks `src` component by component, so that none but the last is anything else than a directory. */
+async function resolveSource({ sourceDirectory, src }: ManifestRequest): Promise<ByteString> {
+  const components = src.split('/');
+  const found: string[] = [];
+  for (const [index, component] of components.entries()) {
+    if (component === '' || component === '.') continue;
+    if (component === '..') throw badSource(`Can't use .. in source paths! (in ${quoted(src)})`, PARENT_HINT);
+    found.push(component);
+    const kind = await kindOf(sourcePath(sourceDirectory, found.join('/') as ByteString), src);
+    const isLast = index === components.length - 1;
+    if (kind === 'directory' || (isLast && kind !== 'other')) continue;
+    // OBuilder prints these components last first; its wording is kept, and the source follows as it was written.
+    const reversed = escapeAtom([...found].reverse().join('/'));
+    throw kind === 'file'
+      ? badSource(
+          `Not a directory: ${reversed} (in ${quoted(src)})`,
+          'copy the file itself, without "/" after it',
+        )
+      : badSource(`Not a regular file: ${reversed} (in ${quoted(src)})`, KIND_HINT);
+  }
+  return found.join('/') as ByteString;
+}
+
+type Kind = 'file' | 'symlink' | 'directory' | 'other';
+
+async function kindOf(path: Buffer, src: ByteString): Promise<Kind> {
+  try {
+    const stat = await lstat(path);
+    if (stat.isFile()) return 'file';
+    if (stat.isSymbolicLink()) return 'symlink';
+    return stat.isDirectory() ? 'directory' : 'other';
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT')
+      throw badSource(`Source path ${quoted(src)} not found`, MISSING_HINT, error);
+    throw unreadable(src, error);
+  }
+}
+
+async function readTree(request: ManifestRequest, path: ByteString): Promise<Manifest> {
+  request.signal?.throwIfAborted();
+  const { sourceDirectory } = request;
+  const at = sourcePath(sourceDirectory, path);
+  try {
+    switch (await kindOf(at, path)) {
+      case 'file':
+        return await readFile(request, path);
+      case 'symlink':
+        return { kind: 'symlink', path, target: byteStringOf(await readlink(at, { encoding: 'buffer' })) };
+      case 'directory':
+        return await readDirectory(request, path);
+      case 'other':
+        throw badSource(`Unsupported file type for ${quoted(path)}`, KIND_HINT);
+    }
+  } catch (error) {
+    throw error instanceof ObuilderError || errnoCode(error) === undefined ? error : unreadable(path, error);
+  }
+}
+
+async function readDirectory(request: ManifestRequest, path: ByteString): Promise<DirectoryManifest> {
+  const entries = await readdir(sourcePath(request.sourceDirectory, path), { encoding: 'buffer' });
+  const children: Manifest[] = [];
+  for (const name of entries.sort((a, b) => Buffer.compare(a, b)).map(byteStringOf)) {
+    if (request.exclude.includes(name)) continue;
+    children.push(await readTree(request, (path === '' ? name : `${path}/${name}`) as ByteString));
+  }
+  return { kind: 'directory', path, children };
+}
+
+async function readFile(request: ManifestRequest, path: ByteString): Promise<FileManifest> {
+  const file = await openSource(request.sourceDirectory, path);
+  try {
+    const hash = createHash('sha256');
+    const buffer = Buffer.allocUnsafe(READ_SIZE);
+    let size = 0;
+    for (;;) {
+      request.signal?.throwIfAborted();
+      const { bytesRead } = await file.read(buffer, 0, READ_SIZE, null);
+      if (bytesRead === 0) return { kind: 'file', path, size, sha256: hash.digest('hex') };
+      hash.update(buffer.subarray(0, bytesRead));
+      size += bytesRead;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+const READ_SIZE = 256 * 1024;
+const PARENT_HINT = 'name the source from the root of what is copied from';
+const MISSING_HINT =
+  'sources are relative to the root of what is copied from; check the name, and the files that an earlier step made';
+const KIND_HINT =
+  'only files, directories and symbolic links can be copied, and symbolic links are not followed; (exclude NAME) leaves others out';
+
+function quoted(path: ByteString): string {
+  return `"${escapeAtom(path)}"`;
+}
+
+function unreadable(path: ByteString, cause: unknown): ObuilderError {
+  return badSource(
+    `Source path ${quoted(path)} is not readable: ${errnoCode(cause) ?? String(cause)}`,
+    MISSING_HINT,
+    cause,
+  );
+}
+
+function badSource(message: string, hint: string, cause?: unknown): ObuilderError {
+  return new ObuilderError('BAD_SOURCE', message, { hint, cause });
+}
