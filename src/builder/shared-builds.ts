@@ -206,8 +206,9 @@ function logUnwritable(path: string, cause: unknown): ObuilderError {
   );
 }
 
-function resultGone(id: string): ObuilderError {
-  return new ObuilderError('BASE_GONE', `${id}: the result was deleted as soon as it was made`, {
+/** Another process deleted a result that this build still needs. */
+export function resultGone(id: string): ObuilderError {
+  return new ObuilderError('BASE_GONE', `${id}: the result was deleted while a build needed it`, {
     hint: 'run the build again: it makes the result anew',
   });
 }

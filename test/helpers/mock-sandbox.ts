@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { ObuilderError } from '../../src/errors.ts';
@@ -14,7 +14,7 @@ export interface MockSandbox extends Sandbox {
 
 /**
  * Runs steps without any isolation, as the golden data was made: a spec's `/` is the tree's top, `$ROOTFS` names the tree,
- * a command starts in the tree at its cwd. Cancelling sends SIGTERM and waits. Absolute paths below `/outside` are refused.
+ * a command starts at its cwd in the tree, if there is one. Cancelling sends SIGTERM and waits. Absolute paths below `/outside` are refused.
  */
 export function createMockSandbox(): MockSandbox {
   const commands: StepCommand[] = [];
@@ -53,22 +53,23 @@ async function runInTree(
   output: (chunk: Uint8Array) => void,
   signal: AbortSignal,
 ): Promise<StepOutcome> {
-  const cwd = join(rootfs, command.cwd);
-  mkdirSync(cwd, { recursive: true });
+  const cwd = existsSync(join(rootfs, command.cwd)) ? join(rootfs, command.cwd) : rootfs;
   const [file = '', ...args] = command.argv;
   const env = Object.fromEntries([...command.env, ['ROOTFS', rootfs]]) as NodeJS.ProcessEnv;
   // The end of the line may leave sleepers behind that hold the pipes: kill the whole group, as sandboxes do.
-  const child = spawn(file, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'], detached: true });
+  // Without input: no pipe, which Node makes a socket, for which bash takes itself to be remote and reads ~/.bashrc.
+  const stdin = command.stdin === undefined ? 'ignore' : 'pipe';
+  const child = spawn(file, args, { cwd, env, stdio: [stdin, 'pipe', 'pipe'], detached: true });
   const ended = new Promise<{ code: number | null; by: NodeJS.Signals | null }>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, by) => resolve({ code, by }));
   });
-  child.stdout.on('data', output);
-  child.stderr.on('data', output);
-  child.stdin.on('error', () => undefined);
+  child.stdout?.on('data', output);
+  child.stderr?.on('data', output);
   // A failing source closes the pipe; the step that sends it knows why.
-  if (command.stdin !== undefined) pipeline(command.stdin, child.stdin).catch(() => undefined);
-  else child.stdin.end();
+  if (command.stdin !== undefined && child.stdin !== null) {
+    pipeline(command.stdin, child.stdin).catch(() => undefined);
+  }
   const stop = () => {
     if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
   };

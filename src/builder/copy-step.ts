@@ -1,0 +1,110 @@
+import { join } from 'node:path';
+import { ObuilderError } from '../errors.ts';
+import type { StepOutcome } from '../sandbox/sandbox.ts';
+import { byteStringOf, type ByteString } from '../spec/byte-string.ts';
+import type { CopyOp } from '../spec/spec.ts';
+import { placeOf, type BuildContext } from './build-context.ts';
+import { readManifest, type Manifest } from './manifest.ts';
+import { joinDestination } from './obuilder-version.ts';
+import type { StoreStep } from './shared-builds.ts';
+import { refusalOf, StepRefused, type StepHost } from './step-host.ts';
+import { copyStepId, type CopyContent } from './step-id.ts';
+import { tarStream } from './tar-stream.ts';
+
+/** Directories that are there already keep their owner, mode and time. GNU tar must be told so; bsdtar does not know the option. */
+const TAR = process.platform === 'linux' ? ['tar', '--no-overwrite-dir', '-xpf', '-'] : ['tar', '-xf', '-'];
+
+export interface CopySource {
+  readonly directory: string;
+  /** Breaks off reading it. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * `(copy …)`: an archive of files of `sourceDirectory`, extracted in the tree of `base`. It is extracted as any step runs, so that links
+ * which an earlier step planted lead nowhere that the step may not go.
+ * @throws {StepRefused} when there is nothing to copy, or several items and no directory for them. {ObuilderError} BAD_SOURCE.
+ */
+export async function copyStep(
+  host: StepHost,
+  { context, base, copy, source }: { context: BuildContext; base: string; copy: CopyOp; source: CopySource },
+): Promise<StoreStep> {
+  const { user } = context;
+  const dst = joinDestination(context.workdir, copy.dst);
+  const content = contentFor(dst, await readManifests(copy, source));
+  return {
+    id: copyStepId({ base, user, content, dst }).id,
+    base,
+    prepare() {
+      const destination = host.sandbox.locate(placeOf(context, copy.dst));
+      const archive = {
+        sourceDirectory: source.directory,
+        content,
+        destination: byteStringOf(destination.replace(/^\/+/, '')),
+        owner: user.kind === 'unix' ? user : { uid: 0, gid: 0 },
+      };
+      return (directory, output, signal) =>
+        sendArchive(tarStream(archive), (stdin) =>
+          host.sandbox.run({ ...EXTRACT, stdin }, join(directory, 'rootfs'), output, signal),
+        );
+    },
+  };
+}
+
+const EXTRACT = {
+  argv: TAR,
+  cwd: '/',
+  env: [['PATH', '/bin:/usr/bin']],
+  network: [],
+  secrets: [],
+  caches: [],
+} as const;
+
+async function readManifests(
+  { src, exclude }: CopyOp,
+  { directory, signal }: CopySource,
+): Promise<Manifest[]> {
+  const manifests: Manifest[] = [];
+  for (const one of src) {
+    manifests.push(await readManifest({ sourceDirectory: directory, src: one, exclude, signal }));
+  }
+  return manifests;
+}
+
+function contentFor(dst: ByteString, manifests: readonly Manifest[]): CopyContent {
+  const [first, ...others] = manifests;
+  if (first === undefined) throw new StepRefused('No source items for copy!', 'name them in (src …)');
+  if (dst.endsWith('/')) return { kind: 'items', manifests };
+  if (others.length === 0) return { kind: 'item', manifest: first };
+  throw new StepRefused("When copying multiple items, the destination must end with '/'");
+}
+
+/**
+ * Runs what reads `archive`. When the archive breaks off because a source changed, the copy has failed whatever the reader made of
+ * the part it got: a cut at a file's end looks to tar like the end.
+ */
+async function sendArchive(
+  archive: ReturnType<typeof tarStream>,
+  read: (archive: ReturnType<typeof tarStream>) => Promise<StepOutcome>,
+): Promise<StepOutcome> {
+  let broken: ObuilderError | undefined;
+  archive.on('error', (error) => {
+    // Other errors are the reader's that ended early; its own outcome says why.
+    if (error instanceof ObuilderError) broken = error;
+  });
+  try {
+    const outcome = await read(archive);
+    return broken === undefined || outcome.status === 'cancelled' ? outcome : failureOf(broken);
+  } catch (error) {
+    if (broken === undefined) throw error;
+    return failureOf(broken);
+  } finally {
+    archive.destroy();
+  }
+}
+
+function failureOf(error: ObuilderError): StepOutcome {
+  const refusal = refusalOf(error);
+  if (refusal === undefined) throw error;
+  return { status: 'failed', message: refusal.message };
+}

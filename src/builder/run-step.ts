@@ -1,0 +1,85 @@
+import { join } from 'node:path';
+import type { StepCommand, StepOutcome } from '../sandbox/sandbox.ts';
+import { bufferOf, byteStringOf, textOf, type ByteString } from '../spec/byte-string.ts';
+import type { RunOp, User } from '../spec/spec.ts';
+import type { Store } from '../store/store.ts';
+import { cachePlaceOf, placeOf, type BuildContext } from './build-context.ts';
+import type { StoreStep } from './shared-builds.ts';
+import { StepRefused, type StepHost } from './step-host.ts';
+import { runStepId } from './step-id.ts';
+
+export type Secrets = ReadonlyMap<string, Uint8Array>;
+
+interface CacheToOpen {
+  readonly name: string;
+  readonly target: string;
+}
+
+/**
+ * `(run …)`: a command in the tree of `base`.
+ * @throws {StepRefused} when it wants a secret that there is none of.
+ */
+export function runStep(
+  host: StepHost,
+  { context, base, run, secrets }: { context: BuildContext; base: string; run: RunOp; secrets: Secrets },
+): StoreStep {
+  const { workdir, user, env, shell } = context;
+  const mounted = run.secrets.map(({ id, target }) => ({ target, value: secretValue(secrets, id) }));
+  const { network, shell: command } = run;
+  return {
+    id: runStepId({ base, workdir, user, env, command, shell, network, secrets: mounted }).id,
+    base,
+    prepare() {
+      const step = {
+        argv: [...shell, command].map(textOf),
+        cwd: host.sandbox.locate(context.place),
+        env: env.map(([name, value]) => [textOf(name), textOf(value)] as const),
+        network: network.map(textOf),
+        secrets: mounted.map(({ target, value }) => ({
+          target: host.sandbox.locate(placeOf(context, target)),
+          value: bufferOf(value),
+        })),
+      };
+      const caches = run.cache.map(({ id, target }) => ({
+        name: textOf(id),
+        target: host.sandbox.locate(cachePlaceOf(context, target)),
+      }));
+      return (directory, output, signal) =>
+        withCaches({ store: host.store, caches, user, signal }, (opened) =>
+          host.sandbox.run({ ...step, caches: opened }, join(directory, 'rootfs'), output, signal),
+        );
+    },
+  };
+}
+
+function secretValue(secrets: Secrets, id: ByteString): ByteString {
+  const value = secrets.get(textOf(id));
+  if (value !== undefined) return byteStringOf(value);
+  throw new StepRefused(
+    `Couldn't find value for requested secret '${textOf(id)}'`,
+    `give it with --secret ${textOf(id)}:FILE`,
+  );
+}
+
+/** Gives `action` private copies of the caches. They are released however it ends: a failed step's downloads are worth keeping. */
+async function withCaches(
+  request: { store: Store; caches: readonly CacheToOpen[]; user: User; signal: AbortSignal },
+  action: (caches: StepCommand['caches']) => Promise<StepOutcome>,
+): Promise<StepOutcome> {
+  const { store, caches, user, signal } = request;
+  const owner = user.kind === 'unix' ? user : undefined;
+  const opened: { target: string; directory: string; release(): Promise<void> }[] = [];
+  try {
+    for (const { name, target } of caches) {
+      opened.push({ target, ...(await store.openCache(name, owner, signal)) });
+    }
+    return await action(opened);
+  } finally {
+    const releases = await Promise.allSettled(opened.map((cache) => cache.release()));
+    throwFirst(releases);
+  }
+}
+
+function throwFirst(settled: readonly PromiseSettledResult<void>[]): void {
+  for (const result of settled) if (result.status === 'rejected') throw result.reason as Error;
+}
