@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
+import { buildCommand } from './commands/build.ts';
 import { execCommand } from './commands/exec.ts';
 import { mountCommand } from './commands/mount.ts';
 import { scoreboardCommand } from './commands/scoreboard.ts';
@@ -23,6 +24,7 @@ async function main(args: string[]): Promise<number> {
     .usage(
       '$0 <command> [options]\n\nGives every build user its own copy of a prefix such as /usr/local, and builds OBuilder specs as those users.',
     )
+    .command(buildCommand)
     .command(mountCommand)
     .command(unmountCommand)
     .command(statusCommand)

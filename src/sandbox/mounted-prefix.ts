@@ -1,0 +1,77 @@
+import { chownSync, lstatSync, mkdirSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoCode, ObuilderError } from '../errors.ts';
+import { leasePrefix, type PrefixLease, type PrefixLeaseRequest } from '../fs/mount-supervisor.ts';
+import { clearScoreboardEntry, createScoreboard, setScoreboardEntry } from '../fs/scoreboard.ts';
+import { treeDoor } from '../fs/tree-door.ts';
+import type { OpenPrefixView, PrefixView } from './prefix-view.ts';
+
+/** A prefix that is mounted when the first step needs it, and given back by `close`. */
+export interface MountedPrefix extends PrefixView {
+  close(): Promise<void>;
+}
+
+/** Shows build users their trees through the mount: points the scoreboard at what each step works on. */
+export function createMountedPrefix(request: PrefixLeaseRequest): MountedPrefix {
+  let leased: Promise<PrefixLease> | undefined;
+
+  async function lease(): Promise<PrefixLease> {
+    const current = await leased;
+    if (current !== undefined && !current.lost.aborted) return current;
+    await current?.close();
+    createScoreboard(request.scoreboard);
+    leased = leasePrefix(request);
+    leased.catch(() => (leased = undefined));
+    return await leased;
+  }
+
+  return {
+    async open(uid, rootfs): Promise<OpenPrefixView> {
+      const { record, lost } = await lease();
+      ensureTree(rootfs, request.subdirectory);
+      setScoreboardEntry(request.scoreboard, String(uid), rootfs);
+      const door = treeDoor(record, uid, uid);
+      await checkDoor(door, record.prefix);
+      return {
+        treeDoor: door,
+        lost,
+        close() {
+          clearScoreboardEntry(request.scoreboard, String(uid));
+          return Promise.resolve();
+        },
+      };
+    },
+
+    async close() {
+      const current = await leased?.catch(() => undefined);
+      await current?.close();
+    },
+  };
+}
+
+/** A base image without a tree gets an empty one, its owner's: the file system refuses an entry that leads to none. */
+function ensureTree(rootfs: string, subdirectory: string): void {
+  const tree = join(rootfs, subdirectory);
+  if (lstatSync(tree, { throwIfNoEntry: false }) !== undefined) return;
+  const { uid, gid } = lstatSync(rootfs);
+  mkdirSync(tree, { mode: 0o755 });
+  chownSync(tree, uid, gid);
+}
+
+/** A mount that died is told by `lost`; anything else wrong with the tree is told here, before the step meets it. */
+async function checkDoor(door: string, prefix: string): Promise<void> {
+  try {
+    await stat(door);
+  } catch (cause) {
+    if (errnoCode(cause) === 'ENOTCONN') return;
+    throw new ObuilderError(
+      'TREE_UNUSABLE',
+      `the step's tree cannot be shown at ${prefix}: ${errnoCode(cause) ?? 'unknown error'}`,
+      {
+        hint: 'its "local" must be a directory; see: obuilder-fs status',
+        cause,
+      },
+    );
+  }
+}
