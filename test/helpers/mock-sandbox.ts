@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { ObuilderError } from '../../src/errors.ts';
@@ -9,7 +9,15 @@ export interface MockSandbox extends Sandbox {
   /** Every command that was run, in order. */
   readonly commands: StepCommand[];
   readonly adopted: string[];
+  /** The signals that they got. */
+  readonly signals: AbortSignal[];
   readonly isClosed: boolean;
+  /** Makes an empty file in the tree of the command with that index (-1: the last). */
+  write(command: number, path: string): void;
+  /** What `run` throws from now on, before it runs anything. */
+  breakWith(error: Error | undefined): void;
+  /** Called with each command before it runs. */
+  onRun(listener: (command: StepCommand) => void): void;
 }
 
 /**
@@ -19,10 +27,24 @@ export interface MockSandbox extends Sandbox {
 export function createMockSandbox(): MockSandbox {
   const commands: StepCommand[] = [];
   const adopted: string[] = [];
+  const signals: AbortSignal[] = [];
+  const trees: string[] = [];
+  let broken: Error | undefined;
+  let listener: (command: StepCommand) => void = () => undefined;
   let isClosed = false;
   return {
     commands,
     adopted,
+    signals,
+    write(command, path) {
+      writeFileSync(join(trees.at(command) ?? '/nonexistent', path), '');
+    },
+    breakWith(error) {
+      broken = error;
+    },
+    onRun(newListener) {
+      listener = newListener;
+    },
     get isClosed() {
       return isClosed;
     },
@@ -37,7 +59,11 @@ export function createMockSandbox(): MockSandbox {
       return Promise.resolve();
     },
     async run(command, rootfs, output, signal) {
+      if (broken !== undefined) throw broken;
       commands.push(command);
+      signals.push(signal);
+      trees.push(rootfs);
+      listener(command);
       return await runInTree(command, rootfs, output, signal);
     },
     close() {

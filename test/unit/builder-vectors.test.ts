@@ -7,11 +7,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { BuildEvent } from '../../src/builder/build-event.ts';
 import { createBuilder, type BuildResult } from '../../src/builder/builder.ts';
 import { parseSpec } from '../../src/spec/parse-spec.ts';
+import { logOf, type LogLine } from '../helpers/mock-build.ts';
 import { createMockFetcher } from '../helpers/mock-fetcher.ts';
 import { createMockSandbox, type MockSandbox } from '../helpers/mock-sandbox.ts';
 import { createMockStore } from '../helpers/mock-store.ts';
-
-type LogLine = [type: string, text: string];
 
 interface SandboxConfig {
   argv: string[];
@@ -67,21 +66,6 @@ beforeAll(() => {
 });
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
-
-function logOf(events: readonly BuildEvent[]): LogLine[] {
-  const log: LogLine[] = [];
-  for (const event of events) {
-    if (event.type === 'heading') log.push(['Heading', event.text]);
-    else if (event.type === 'note') log.push(['Note', event.text]);
-    else if (event.type === 'output') {
-      const text = Buffer.from(event.data).toString();
-      const last = log.at(-1);
-      if (last?.[0] === 'Output') last[1] += text;
-      else log.push(['Output', text]);
-    }
-  }
-  return log;
-}
 
 function configsOf(sandbox: MockSandbox): SandboxConfig[] {
   return sandbox.commands.map(({ argv, cwd, env, network }) => ({
