@@ -61,6 +61,14 @@ describe('printing', () => {
     );
   });
 
+  it('a heading whose workdir leaves no room starts its fields on a line of their own, as OBuilder does', () => {
+    const workdir = `/${'w'.repeat(69)}`;
+    expect(opHeading(byteStringOf(workdir), onlyOp('(run (network host) (shell x))'))).toBe(
+      `${workdir}: (run \n(network host)\n(shell x))`,
+    );
+    expect(opHeading(byteStringOf(workdir), onlyOp('(env A b)'))).toBe(`${workdir}: \n(env A b)`);
+  });
+
   it('bytes outside ASCII are escaped in operations and headings, and kept in the workdir of a heading', () => {
     expect(opHeading(byteStringOf('/é'), onlyOp('(comment é)'))).toBe('/é: (comment "\\195\\169")');
     expect(fromHeading(byteStringOf('a b'))).toBe('(from "a b")');

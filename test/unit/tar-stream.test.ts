@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFileSync,
   chmodSync,
@@ -293,6 +294,25 @@ describe('large numbers', () => {
     expect(header.subarray(116, 124).toString('hex')).toBe('8000000000200000');
   });
 });
+
+describe('a stream that nobody reads to its end', () => {
+  it.skipIf(process.platform !== 'linux')('closes its file when it is destroyed', async () => {
+    const path = join(source, 'file');
+    writeFileSync(path, Buffer.alloc(1024 ** 2));
+    const openFiles = () => readdirSync('/proc/self/fd').flatMap((fd) => linkTarget(`/proc/self/fd/${fd}`));
+    const stream = tarStream(await request('.', 'items', ''));
+    await once(stream, 'readable');
+    stream.read(1024);
+    expect(openFiles()).toContain(path);
+    stream.destroy();
+    await once(stream, 'close');
+    expect(openFiles()).not.toContain(path);
+  });
+});
+
+function linkTarget(link: string): string[] {
+  return existsSync(link) ? [readlinkSync(link)] : [];
+}
 
 describe('a source that changed since its manifest', () => {
   const cases: [string, (path: string) => void][] = [
