@@ -16,9 +16,12 @@ const BUSY_TIMEOUT_MS = 10_000;
  * Several processes may have it open.
  */
 export class StoreIndex {
+  readonly #path: string;
   readonly #db: Database.Database;
 
+  /** @throws {ObuilderError} STORE_INDEX, as every change does. */
   constructor(path: string) {
+    this.#path = path;
     this.#db = openDatabase(path);
   }
 
@@ -39,7 +42,9 @@ export class StoreIndex {
 
   /** Notes that a result was used now. */
   touch(id: string, now: Date): void {
-    this.#db.prepare('UPDATE builds SET used = ? WHERE id = ?').run(timestamp(now), id);
+    this.#transaction(() => {
+      this.#db.prepare('UPDATE builds SET used = ? WHERE id = ?').run(timestamp(now), id);
+    });
   }
 
   children(id: string): string[] {
@@ -103,7 +108,15 @@ export class StoreIndex {
   }
 
   #transaction(change: () => void): void {
-    this.#db.transaction(change).immediate();
+    try {
+      this.#db.transaction(change).immediate();
+    } catch (cause) {
+      if (!(cause instanceof Database.SqliteError)) throw cause;
+      throw new ObuilderError('STORE_INDEX', `${this.#path}: cannot be written: ${cause.message}`, {
+        hint: 'free space on the disk of the store, or wait for the process that keeps it locked',
+        cause,
+      });
+    }
   }
 }
 

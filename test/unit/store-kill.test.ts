@@ -38,8 +38,8 @@ async function openStore(): Promise<Store> {
   return await createDirectoryStore({ root, copier: createRsyncCopier() });
 }
 
-/** Runs the victim up to `point` and kills it there. */
-async function killAt(point: string, ...operation: string[]): Promise<void> {
+/** Runs the victim up to `point`; the answer kills it there. */
+async function stopAt(point: string, ...operation: string[]): Promise<() => Promise<void>> {
   const victim = spawn(process.execPath, ['--import', 'tsx', VICTIM, root, point, ...operation], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -49,8 +49,15 @@ async function killAt(point: string, ...operation: string[]): Promise<void> {
     void ended.then(() => resolve(false));
   });
   expect(await reached, `${operation.join(' ')} reaches ${point}`).toBe(true);
-  victim.kill('SIGKILL');
-  await ended;
+  return async () => {
+    victim.kill('SIGKILL');
+    await ended;
+  };
+}
+
+async function killAt(point: string, ...operation: string[]): Promise<void> {
+  const kill = await stopAt(point, ...operation);
+  await kill();
 }
 
 /** What must be true of every store that was just opened. */
@@ -109,6 +116,31 @@ describe('a process killed while it made a result', () => {
       never,
     );
     expect(seen).toHaveLength(BASE_FILES);
+    store.close();
+  });
+});
+
+describe('a process that is making a result', () => {
+  it('keeps others from making it, and from removing what it starts from, until it dies', async () => {
+    const store = await openStore();
+    const kill = await stopAt('result-begun', 'build', idOf('new'), idOf('child'));
+    await expect(store.delete(idOf('base'))).rejects.toMatchObject({ code: 'RESULT_BUSY' });
+    expect(await store.prune(new Date(Date.now() + 86_400_000), 10)).toBe(0);
+    let hasRun = false;
+    const waiting = store.build(
+      { id: idOf('new'), base: idOf('child') },
+      () => {
+        hasRun = true;
+        return Promise.resolve({ status: 'ok' });
+      },
+      never,
+    );
+    const second = await openStore(); // opening clears away what is nobody's
+    expect(readdirSync(join(root, 'result-tmp'))).toEqual([idOf('new')]);
+    expect(hasRun).toBe(false);
+    await kill();
+    expect(await waiting).toEqual({ status: 'ok' });
+    second.close();
     store.close();
   });
 });
