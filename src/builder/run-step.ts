@@ -1,8 +1,7 @@
 import { join } from 'node:path';
 import type { StepCommand, StepOutcome } from '../sandbox/sandbox.ts';
 import { bufferOf, byteStringOf, textOf, type ByteString } from '../spec/byte-string.ts';
-import type { RunOp, User } from '../spec/spec.ts';
-import type { Store } from '../store/store.ts';
+import type { RunOp } from '../spec/spec.ts';
 import { cachePlaceOf, placeOf, type BuildContext } from './build-context.ts';
 import type { StoreStep } from './shared-builds.ts';
 import { StepRefused, type StepHost } from './step-host.ts';
@@ -45,7 +44,7 @@ export function runStep(
         target: host.sandbox.locate(cachePlaceOf(context, target)),
       }));
       return (directory, output, signal) =>
-        withCaches({ store: host.store, caches, user, signal }, (opened) =>
+        withCaches(host, caches, signal, (opened) =>
           host.sandbox.run({ ...step, caches: opened }, join(directory, 'rootfs'), output, signal),
         );
     },
@@ -63,15 +62,18 @@ function secretValue(secrets: Secrets, id: ByteString): ByteString {
 
 /** Gives `action` private copies of the caches. They are released however it ends: a failed step's downloads are worth keeping. */
 async function withCaches(
-  request: { store: Store; caches: readonly CacheToOpen[]; user: User; signal: AbortSignal },
+  { store, sandbox }: StepHost,
+  caches: readonly CacheToOpen[],
+  signal: AbortSignal,
   action: (caches: StepCommand['caches']) => Promise<StepOutcome>,
 ): Promise<StepOutcome> {
-  const { store, caches, user, signal } = request;
-  const owner = user.kind === 'unix' ? user : undefined;
   const opened: { target: string; directory: string; release(): Promise<void> }[] = [];
   try {
     for (const { name, target } of caches) {
-      opened.push({ target, ...(await store.openCache(name, owner, signal)) });
+      const cache = await store.openCache(name, undefined, signal);
+      opened.push({ target, ...cache });
+      // Whatever user the spec names, the step runs as the sandbox's; an earlier one's may have filled the cache.
+      await sandbox.adopt(cache.directory);
     }
     return await action(opened);
   } finally {

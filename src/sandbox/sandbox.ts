@@ -38,8 +38,8 @@ export interface Sandbox {
    */
   locate(path: StepPath): string;
 
-  /** Makes a freshly fetched base image the build user's own. Called once for each `from`, before its result is saved. */
-  adopt(rootfs: string): Promise<void>;
+  /** Makes a tree the build user's own: a freshly fetched base image before its result is saved, and a step's copy of a cache. */
+  adopt(directory: string): Promise<void>;
 
   /**
    * Runs `command` on the tree `rootfs` and answers when it and every process it left behind are gone.

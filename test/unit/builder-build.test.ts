@@ -235,6 +235,7 @@ describe('caches', () => {
     sandbox.onRun(({ caches }) => {
       const [mounted] = caches;
       expect(mounted?.target).toBe('/cache');
+      expect(sandbox.adopted).toContain(mounted?.directory);
       expect(readFileSync(join(mounted?.directory ?? '', 'content'), 'utf8')).toBe('x');
       writeFileSync(join(mounted?.directory ?? '', 'downloaded'), 'y');
     });
