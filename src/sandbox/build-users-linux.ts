@@ -24,14 +24,12 @@ export function createLinuxBuildUsers(options: { homePath: string }): BuildUsers
       refuseSystemUid(uid);
       const user = (await findAccount(uid)) ?? (await createUser(uid, options.homePath));
       if (user.homePath === options.homePath) return user;
-      await runCommand(usermodCommand(user, options.homePath));
-      return { ...user, homePath: options.homePath };
+      return moveHome(user, options.homePath);
     },
     async remove(uid) {
       const user = await users.find(uid);
       if (user === undefined) return;
-      await runCommand(['userdel', user.name], { okCodes: [0, 6] }); // 6: gone meanwhile
-      await runCommand(['groupdel', user.name], { okCodes: [0, 6] }); // userdel takes it along only by default
+      await removeUser(user);
     },
   };
   return users;
@@ -68,8 +66,20 @@ export function useraddCommand(uid: number, homePath: string): string[] {
   ];
 }
 
-function usermodCommand(user: BuildUser, homePath: string): string[] {
-  return ['usermod', '--home', homePath, user.name];
+/** What usermod and userdel end with when the user has processes; dead ones that init has not reaped yet count. */
+const busy = 8;
+
+async function moveHome(user: BuildUser, homePath: string): Promise<BuildUser> {
+  const { exitCode } = await runCommand(['usermod', '--home', homePath, user.name], { okCodes: [0, busy] });
+  if (exitCode === 0) return { ...user, homePath };
+  await removeUser(user);
+  return createUser(user.uid, homePath);
+}
+
+/** By force, which without --remove touches no files: dead processes do not keep the account. */
+async function removeUser({ name }: BuildUser): Promise<void> {
+  await runCommand(['userdel', '--force', name], { okCodes: [0, 6] }); // 6: gone meanwhile
+  await runCommand(['groupdel', name], { okCodes: [0, 6] }); // userdel takes it along only by default
 }
 
 async function findAccount(uid: number): Promise<BuildUser | undefined> {

@@ -11,7 +11,7 @@ export interface StepProcess {
   readonly env: Readonly<Record<string, string>>;
   /** Whose processes are all ended afterwards. */
   readonly user: BuildUser;
-  /** Without it standard input is at its end. Destroyed when the step ends. */
+  /** Without it standard input is at its end. */
   readonly stdin: Readable | undefined;
   readonly output: (chunk: Uint8Array) => void;
   /** A directory of root's, for the pipe's name. */
@@ -31,7 +31,6 @@ export async function runStepProcess(step: StepProcess, signal: AbortSignal): Pr
     output.started();
     return await follow(child, step, signal);
   } finally {
-    step.stdin?.destroy();
     output.started();
     await output.drained();
   }
@@ -71,6 +70,7 @@ function inputFailure(child: ChildProcess, source: Readable | undefined): Promis
   if (source === undefined || stdin === null) return new Promise(() => undefined);
   stdin.on('error', () => source.destroy());
   return new Promise((_, reject) => {
+    if (source.errored !== null) reject(source.errored);
     source.on('error', reject);
     source.pipe(stdin);
   });

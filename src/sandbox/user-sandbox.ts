@@ -66,12 +66,14 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
 
     async run(command, rootfs, output, signal) {
       if (isClosed) throw new Error('BUG: run after close');
+      command.stdin?.on('error', () => undefined); // while it waits; the process that reads it tells
       const outcome = runInTurn({ command, rootfs, output, signal });
       running.add(outcome);
       try {
         return await outcome;
       } finally {
         running.delete(outcome);
+        command.stdin?.destroy();
       }
     },
 

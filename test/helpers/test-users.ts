@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
+import { runCommand } from '../../src/os/exec.ts';
 import { endProcessesOf } from '../../src/sandbox/processes.ts';
 
 /** Uids of the tests' own: an account or a process with one of them is always a test's, and may be removed. */
@@ -15,11 +15,17 @@ function reason(): string | undefined {
 
 /** Ends the processes of the test uids and removes their accounts: before tests, for what a killed run left, and after. */
 export async function removeTestUsers(uids: readonly number[] = testUids): Promise<void> {
-  const users = createLinuxBuildUsers({ homePath: '/nonexistent' });
   for (const uid of uids) {
     await endProcessesOf(uid);
-    await users.remove(uid);
+    await removeEntry('passwd', uid, ['userdel', '--force']); // also while dead processes are not reaped
+    await removeEntry('group', uid, ['groupdel']);
   }
+}
+
+async function removeEntry(database: string, id: number, remove: readonly string[]): Promise<void> {
+  const found = await runCommand(['getent', database, String(id)], { okCodes: [0, 2] });
+  const [name = ''] = found.stdout.split(':');
+  if (name !== '') await runCommand([...remove, name]);
 }
 
 /** The mounts of this process's namespace whose mount point contains `part`. */

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { chown, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { runCommand } from '../../src/os/exec.ts';
 import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
 import { endProcessesOf, processesOf } from '../../src/sandbox/processes.ts';
@@ -11,6 +11,12 @@ import { removeTestUsers, whyNoTestUsers } from '../helpers/test-users.ts';
 const uid = 7712;
 const homePath = '/home/mac7712-of-tests';
 const users = createLinuxBuildUsers({ homePath });
+
+/** Without subordinate ids: userdel takes any process with one of those for the user's. */
+async function addPerson(personUid: number, name: string): Promise<void> {
+  const options = ['--no-create-home', '--key', 'SUB_UID_COUNT=0', '--key', 'SUB_GID_COUNT=0'];
+  await runCommand(['useradd', '--uid', String(personUid), ...options, '--comment', 'Ada', name]);
+}
 
 describe.skipIf(whyNoTestUsers !== undefined)('real build users', () => {
   beforeAll(() => removeTestUsers());
@@ -56,6 +62,34 @@ describe.skipIf(whyNoTestUsers !== undefined)('real build users', () => {
     expect(await users.find(uid)).toMatchObject({ homePath: '/home/elsewhere' });
   });
 
+  test('dead processes that nobody has reaped do not stand in the way', async () => {
+    await users.ensure(uid);
+    // It becomes the parent's, who never waits.
+    const parent = spawn('/bin/bash', [
+      '-c',
+      `setpriv --reuid ${uid} --clear-groups true & echo $!; exec sleep 1000`,
+    ]);
+    const [pid] = (await once(parent.stdout, 'data')) as [Buffer];
+    const state = () => readFile(`/proc/${pid.toString().trim()}/status`, 'utf8');
+    await vi.waitFor(async () => expect(await state()).toMatch(/^State:\tZ/m));
+    expect(await processesOf(uid)).toEqual([]);
+    const moved = createLinuxBuildUsers({ homePath: '/home/elsewhere' });
+    expect(await moved.ensure(uid)).toMatchObject({ homePath: '/home/elsewhere' });
+    await users.remove(uid);
+    expect(await users.find(uid)).toBeUndefined();
+    parent.kill('SIGKILL');
+  });
+
+  test('removing one leaves what is at its home path', async () => {
+    const home = await mkdtemp('/var/tmp/build-users-');
+    const housed = createLinuxBuildUsers({ homePath: home });
+    await housed.ensure(uid);
+    await chown(home, uid, uid);
+    await housed.remove(uid);
+    expect(existsSync(home)).toBe(true);
+    await rm(home, { recursive: true });
+  });
+
   test('a group that a killed run left without its user is taken up', async () => {
     await runCommand(['groupadd', '--gid', String(uid), `mac${uid}`]);
     expect(await users.ensure(uid)).toMatchObject({ gid: uid });
@@ -71,26 +105,20 @@ describe.skipIf(whyNoTestUsers !== undefined)('real build users', () => {
       'Ada',
       'ada-of-tests',
     ]);
-    try {
-      for (const attempt of [users.find(uid), users.ensure(uid), users.remove(uid)]) {
-        await expect(attempt).rejects.toMatchObject({
-          code: 'NOT_A_BUILD_USER',
-          message: `uid ${uid}: belongs to the account ada-of-tests ("Ada"), not to a build user`,
-        });
-      }
-    } finally {
-      await runCommand(['userdel', 'ada-of-tests']);
+    const attempts = [() => users.find(uid), () => users.ensure(uid), () => users.remove(uid)];
+    for (const attempt of attempts) {
+      await expect(attempt()).rejects.toMatchObject({
+        code: 'NOT_A_BUILD_USER',
+        message: `uid ${uid}: belongs to the account ada-of-tests ("Ada"), not to a build user`,
+      });
     }
+    await runCommand(['getent', 'passwd', 'ada-of-tests']);
   });
 
   test('a name that another account has is not taken from it', async () => {
-    await runCommand(['useradd', '--uid', '7719', '--no-create-home', '--comment', 'Ada', `mac${uid}`]);
-    try {
-      await expect(users.ensure(uid)).rejects.toMatchObject({ code: 'NAME_TAKEN' });
-    } finally {
-      await runCommand(['userdel', `mac${uid}`]);
-      await runCommand(['groupdel', `mac${uid}`], { okCodes: [0, 6] });
-    }
+    await addPerson(7719, `mac${uid}`);
+    await expect(users.ensure(uid)).rejects.toMatchObject({ code: 'NAME_TAKEN' });
+    await removeTestUsers([7719]);
   });
 
   describe('their processes', () => {

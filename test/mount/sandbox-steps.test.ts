@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile, chmod, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -190,6 +191,21 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
       },
     });
     await expect(run(shell('cat', { stdin }))).rejects.toThrow('the source file is gone');
+  });
+
+  test('input that broke off while the step waited is no success, and what waits in vain is let go', async () => {
+    const first = start(shell('echo working; sleep 1000'), 'working');
+    await first.said;
+    const broken = new Readable({ read: () => undefined });
+    const second = run(shell('cat', { stdin: broken }));
+    const unread = new Readable({ read: () => undefined });
+    const third = run(shell('cat', { stdin: unread }), { signal: AbortSignal.abort() });
+    broken.destroy(new Error('the source file is gone'));
+    await once(broken, 'close');
+    expect((await third).outcome).toEqual({ status: 'cancelled' });
+    expect(unread.destroyed).toBe(true);
+    first.cancel.abort();
+    await expect(second).rejects.toThrow('the source file is gone');
   });
 
   test('both streams keep their order and can be opened again by name', async () => {
