@@ -26,7 +26,7 @@ class [[nodiscard]] Result {
   Errno failure() const { return Errno{error_}; }
   T& operator*() & { return *value_; }
   const T& operator*() const& { return *value_; }
-  T&& operator*() && { return std::move(*value_); }
+  T operator*() && { return std::move(*value_); }  // by value: a range-for over a temporary must be safe
   T* operator->() { return &*value_; }
   const T* operator->() const { return &*value_; }
 
