@@ -61,9 +61,13 @@ async function run(
   return { outcome, output: Buffer.concat(chunks).toString() };
 }
 
+/** Cancels the steps of a test that failed half-way. */
+let started: AbortController[] = [];
+
 /** Starts a step and resolves `said` once it has printed `word`. */
 function start(command: StepCommand, word: string, options: { on?: Sandbox; tree?: string } = {}) {
   const cancel = new AbortController();
+  started.push(cancel);
   let output = '';
   let outcome: Promise<unknown> | undefined;
   const said = new Promise<void>((resolve, reject) => {
@@ -100,10 +104,12 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
     rootfs = await newRootfs('one');
   });
   afterEach(async () => {
+    for (const step of started) step.abort();
+    started = [];
+    await sandbox.close();
     expect(await processesOf(uid)).toEqual([]);
     expect(await readdir(homePath)).toEqual([]);
     expect(mountsWith(directory)).toEqual([]);
-    await sandbox.close();
     await rm(join(directory, 'store'), { recursive: true, force: true });
   });
 
@@ -201,7 +207,7 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
     const unread = new Readable({ read: () => undefined });
     const third = run(shell('cat', { stdin: unread }), { signal: AbortSignal.abort() });
     broken.destroy(new Error('the source file is gone'));
-    await once(broken, 'close');
+    await once(broken, 'error');
     expect((await third).outcome).toEqual({ status: 'cancelled' });
     expect(unread.destroyed).toBe(true);
     first.cancel.abort();
