@@ -12,6 +12,9 @@ import { createDirectoryStore } from '../store/directory-store.ts';
 import { createRsyncCopier } from '../store/rsync-copier.ts';
 import { programArgv } from './program.ts';
 
+/** Where people live: a stranger's spec must not copy a home from there. */
+const HOME_DIRECTORIES = new Set(['/Users', '/home']);
+
 export interface BuildHostOptions {
   readonly stateDir: string;
   /** `rsync:DIR` */
@@ -56,7 +59,11 @@ export async function composeBuildHost(options: BuildHostOptions): Promise<Build
     prefixView: mountedPrefix,
     stateDir: join(stateDir, 'sandbox'),
   });
-  const fetcher = createDirectoryFetcher({ baseDirectory: options.baseDir, copier });
+  const fetcher = createDirectoryFetcher({
+    baseDirectory: options.baseDir,
+    markedOnly: HOME_DIRECTORIES.has(options.baseDir),
+    copier,
+  });
   const builder = createBuilder({ store, sandbox, fetcher });
   return {
     builder,

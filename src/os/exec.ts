@@ -38,16 +38,17 @@ export async function runCommand(
   child.stderr?.on('data', (chunk: Buffer) => stderr.push(chunk));
   child.stdin?.on('error', () => undefined); // a command may end without reading its input
   child.stdin?.end(options.input);
+  let failure: Error | undefined;
   const ended = await new Promise<{ exitCode: number | null; signal: NodeJS.Signals | null }>(
     (resolve, reject) => {
       child.on('error', (error) => {
-        reject(startError(command, error));
+        if (child.pid === undefined) reject(startError(command, error));
+        failure = error; // aborted: whoever hears of it must find the command gone
       });
-      child.on('close', (exitCode, signal) => {
-        resolve({ exitCode, signal });
-      });
+      child.on('close', (exitCode, signal) => resolve({ exitCode, signal }));
     },
   );
+  if (failure !== undefined) throw failure;
   const result = {
     exitCode: ended.exitCode ?? -1,
     stdout: Buffer.concat(stdout).toString(),

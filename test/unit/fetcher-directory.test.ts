@@ -64,9 +64,18 @@ describe('directory base images', () => {
     await expect(fetch('loop')).rejects.toMatchObject({ code: 'UNKNOWN_BASE' });
   });
 
-  it("are not a person's home beside them", async () => {
+  it('need no more than to be a directory', async () => {
+    mkdirSync(join(baseDirectory, 'plain'));
+    writeFileSync(join(baseDirectory, 'file'), '');
+    expect(await fetch('plain')).toEqual([]);
+    await expect(fetch('file')).rejects.toMatchObject({ code: 'UNKNOWN_BASE' });
+  });
+
+  it("are not a person's home beside them, where only marked ones count", async () => {
     mkdirSync(join(baseDirectory, 'alice'));
-    await expect(fetch('alice')).rejects.toMatchObject({
+    const fetcher = createDirectoryFetcher({ baseDirectory, markedOnly: true, copier: createRsyncCopier() });
+    const fetched = fetcher.fetch('alice', rootfs, () => undefined, new AbortController().signal);
+    await expect(fetched).rejects.toMatchObject({
       code: 'UNKNOWN_BASE',
       hint: expect.stringContaining('.obuilder_profile.sh') as unknown,
     });
