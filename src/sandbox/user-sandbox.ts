@@ -1,4 +1,4 @@
-import { chown, mkdir, stat } from 'node:fs/promises';
+import { chown, lstat, mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
@@ -99,6 +99,7 @@ const cancelled: StepOutcome = { status: 'cancelled' };
 async function runClaimed(host: Host, step: Step): Promise<StepOutcome> {
   const user = await host.users.ensure(host.uid);
   await endProcessesOf(user.uid); // a killed run's
+  await takeOver(user, step.rootfs);
   const view = await openView(host, step);
   try {
     const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
@@ -109,6 +110,14 @@ async function runClaimed(host: Host, step: Step): Promise<StepOutcome> {
   } finally {
     await view?.close();
   }
+}
+
+/** A result that another build user made is this one's in the step's own copy; what belonged to neither stays so. */
+async function takeOver({ uid, gid }: BuildUser, rootfs: string): Promise<void> {
+  const { uid: maker } = await lstat(rootfs);
+  if (maker === uid) return;
+  const from = process.platform === 'linux' ? [`--from=${maker}`] : [];
+  await runCommand(['chown', '-R', '-h', '-P', ...from, `${uid}:${gid}`, rootfs]);
 }
 
 async function openView(
