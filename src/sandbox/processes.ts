@@ -22,30 +22,45 @@ export async function processesOf(uid: number): Promise<UserProcess[]> {
 export async function endProcessesOf(uid: number, deadlineMs = 20_000): Promise<void> {
   refuseSystemUid(uid);
   const deadline = Date.now() + deadlineMs;
-  let left = await processesOf(uid);
-  while (left.length > 0) {
-    if (Date.now() > deadline) throw processesRemain(uid, left);
-    await killAllOf(uid);
+  for (let helper = quickHelper; ; helper = sureHelper) {
+    const failure = await killAllOf(uid, helper(uid));
+    const left = await processesOf(uid);
+    if (left.length === 0 && failure === undefined) return;
+    if (Date.now() > deadline)
+      throw failure !== undefined && left.length === 0 ? failure : processesRemain(uid, left);
     for (const { pid } of left) killOne(pid);
     await delay(5); // a killed process takes a moment to be gone
-    left = await processesOf(uid);
   }
 }
 
+/** What a helper ends with when it has done its work, unlike all that it is started by. */
+const allKilled = 99;
+
 /**
- * One kill(-1) as the user itself: the kernel signals all it may in one go, so no fork slips through, as it could between
- * reading a list and killing what is on it. The user's processes can stop or kill the helper, hence its time limit.
+ * One kill(-1) as the user itself: the kernel signals all it may in one go, and none of them can fork any more. A list of processes
+ * alone proves nothing, however empty: one that forks and ends while it is read is not on it, and neither is its child.
+ * The user's processes can stop or kill the helper, hence its time limit; then it answers why it failed.
  */
-async function killAllOf(uid: number): Promise<void> {
-  if (process.platform !== 'linux') return;
-  const id = String(uid);
-  const asUser = ['setpriv', '--reuid', id, '--regid', id, '--clear-groups', '--'];
-  const argv = ['prlimit', '--nproc=unlimited', ...asUser, '/bin/sh', '-c', 'kill -KILL -1'];
+async function killAllOf(uid: number, helper: readonly string[]): Promise<Error | undefined> {
   try {
-    await runCommand(argv, { signal: AbortSignal.timeout(2_000), okCodes: [0, 1] });
+    await runCommand(helper, { signal: AbortSignal.timeout(2_000), okCodes: [allKilled] });
+    return undefined;
   } catch (error) {
-    if (!['COMMAND_FAILED', 'ABORT_ERR'].includes(errnoCode(error) ?? '')) throw error;
+    const isHelpers = ['COMMAND_FAILED', 'COMMAND_MISSING', 'ABORT_ERR'].includes(errnoCode(error) ?? '');
+    if (isHelpers && error instanceof Error) return error;
+    throw error;
   }
+}
+
+function quickHelper(uid: number): string[] {
+  const ids = ['--reuid', String(uid), '--regid', String(uid), '--clear-groups'];
+  return ['setpriv', ...ids, '--', '/bin/sh', '-c', `kill -KILL -1; exit ${allKilled}`];
+}
+
+/** Some ten times slower. It needs no exec as the user, which fails while the user has more processes than allowed; nor setpriv. */
+function sureHelper(uid: number): string[] {
+  const ids = `process.setgroups([]); process.setgid(${uid}); process.setuid(${uid});`;
+  return [process.execPath, '-e', `${ids} process.kill(-1, 'SIGKILL'); process.exit(${allKilled})`];
 }
 
 function killOne(pid: number): void {
@@ -56,7 +71,7 @@ function killOne(pid: number): void {
   }
 }
 
-function processesRemain(uid: number, left: UserProcess[]): ObuilderError {
+export function processesRemain(uid: number, left: readonly UserProcess[]): ObuilderError {
   const names = left.slice(0, 5).map(({ pid, command }) => `${command} (${pid})`);
   const more = left.length > names.length ? ` and ${left.length - names.length} more` : '';
   return new ObuilderError(

@@ -1,6 +1,12 @@
 import { spawn } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
-import { endProcessesOf, parsePs, processesOf, processFromStatus } from '../../src/sandbox/processes.ts';
+import {
+  endProcessesOf,
+  parsePs,
+  processesOf,
+  processesRemain,
+  processFromStatus,
+} from '../../src/sandbox/processes.ts';
 
 function status(fields: { uid?: string; state?: string; threads?: number }): string {
   const { uid = '705\t705\t705\t705', state = 'S (sleeping)', threads = 1 } = fields;
@@ -44,4 +50,13 @@ test('this process is found', async () => {
     expect.arrayContaining([process.pid, child.pid]),
   );
   child.kill('SIGKILL');
+});
+
+test('processes that remain are named, the first few of many', () => {
+  const left = [1, 2, 3, 4, 5, 6, 7].map((pid) => ({ pid, command: 'rsync' }));
+  expect(processesRemain(705, left.slice(0, 1))).toMatchObject({
+    code: 'PROCESSES_REMAIN',
+    message: 'uid 705: processes that cannot be killed: rsync (1)',
+  });
+  expect(processesRemain(705, left).message).toMatch(/rsync \(5\) and 2 more$/);
 });
