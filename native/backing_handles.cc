@@ -111,7 +111,8 @@ class HandlesBacking final : public Backing {
   }
 
   std::mutex mutex_;
-  std::vector<Mount> mounts_;  ///< guarded by mutex_; only grows, so an index stays good (and an id is not recycled while held)
+  std::vector<Mount>
+      mounts_;  ///< guarded by mutex_; only grows, so an index stays good (and an id is not recycled while held)
 };
 
 }  // namespace

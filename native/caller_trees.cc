@@ -49,7 +49,8 @@ UniqueFd open_subdirectory(UniqueFd directory, const std::string& subdirectory, 
     UniqueFd next(openat(directory.get(), component.c_str(), kOpenPath | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!next.is_open()) {
       const bool is_missing = errno == ENOENT;
-      problem.text = "its subdirectory \"" + subdirectory + "\" " + (is_missing ? "does not exist" : "is not a directory");
+      problem.text =
+          "its subdirectory \"" + subdirectory + "\" " + (is_missing ? "does not exist" : "is not a directory");
       return {};
     }
     directory = std::move(next);
@@ -100,9 +101,8 @@ ScoreboardEntry judge_entry(const std::string& scoreboard, const std::string& na
 }
 
 bool is_entry_name(std::string_view name) {
-  return name == kDefaultEntry || (!name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-           return c >= '0' && c <= '9';
-         }));
+  return name == kDefaultEntry ||
+         (!name.empty() && std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; }));
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace obfs {
 
 /** Where one scoreboard entry leads, or why it cannot be used. */
 struct ScoreboardEntry {
-  std::string name;    ///< a uid, or "default"
-  std::string target;  ///< what the link says; empty where it is none
+  std::string name;     ///< a uid, or "default"
+  std::string target;   ///< what the link says; empty where it is none
   std::string problem;  ///< for people; empty when the entry is usable
 };
 

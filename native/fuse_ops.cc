@@ -168,9 +168,7 @@ void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) {
 
 void on_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent, const char* new_name,
                unsigned flags) {
-  answer(req, [&] {
-    reply_status(req, fs_of(req).rename(caller_of(req), parent, name, new_parent, new_name, flags));
-  });
+  answer(req, [&] { reply_status(req, fs_of(req).rename(caller_of(req), parent, name, new_parent, new_name, flags)); });
 }
 
 // Node ids belong to one tree and generation, and every change to a tree goes through the mount or begins a new generation:

@@ -114,9 +114,9 @@ class InodeTable {
   };
 
   mutable std::mutex mutex_;
-  NodeId next_id_;                                          ///< guarded by mutex_
-  std::unordered_map<NodeId, NodeRef> by_id_;               ///< guarded by mutex_
-  std::unordered_set<NodeRef, ByKey, ByKey> by_key_;        ///< guarded by mutex_
+  NodeId next_id_;                                    ///< guarded by mutex_
+  std::unordered_map<NodeId, NodeRef> by_id_;         ///< guarded by mutex_
+  std::unordered_set<NodeRef, ByKey, ByKey> by_key_;  ///< guarded by mutex_
   DescriptorCache descriptors_;
 };
 

@@ -29,8 +29,7 @@ Result<Attributes> RedirectFs::setattr(const Caller& caller, NodeId id, const At
   if (id == kDoorsId) return Errno{EPERM};
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
-  const Status done =
-      as_checked(caller, file->is_shared_root, *file, [&] { return apply(*file, id, change, handle); });
+  const Status done = as_checked(caller, file->is_shared_root, *file, [&] { return apply(*file, id, change, handle); });
   file->tree->note_change();  // also after a failure: a part of it may be done
   if (!done.ok()) return done.failure();
   return getattr(caller, id, handle);
@@ -116,8 +115,8 @@ Status RedirectFs::remove(const Caller& caller, NodeId parent, const char* name,
   const auto at = parent_of(caller, parent, name);
   if (!at.ok()) return at.failure();
   const Victim removed = victim(*at, name);
-  const Status done = as_checked(caller, at->is_shared_root, *at,
-                                 [&] { return status_of(unlinkat(at->fd->get(), name, flags)); });
+  const Status done =
+      as_checked(caller, at->is_shared_root, *at, [&] { return status_of(unlinkat(at->fd->get(), name, flags)); });
   if (!done.ok()) return done;
   at->tree->note_change();
   keep_if_nameless(removed);

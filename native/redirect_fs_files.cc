@@ -110,8 +110,8 @@ Status RedirectFs::removexattr(const Caller& caller, NodeId id, const char* name
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
   const std::string path = descriptor_path(file->fd->get());
-  const Status done = as_checked(caller, file->is_shared_root, *file,
-                                 [&] { return status_of(::removexattr(path.c_str(), name)); });
+  const Status done =
+      as_checked(caller, file->is_shared_root, *file, [&] { return status_of(::removexattr(path.c_str(), name)); });
   if (done.ok()) file->tree->note_change();
   return done;
 }

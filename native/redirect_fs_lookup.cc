@@ -92,9 +92,7 @@ double RedirectFs::entry_timeout(const Target& parent) const {
   return options_.cache_names && !parent.is_shared_root ? kLongTimeout : 0;
 }
 
-Entry RedirectFs::missing_name(const Target& parent) const {
-  return Entry{0, {}, 0, entry_timeout(parent)};
-}
+Entry RedirectFs::missing_name(const Target& parent) const { return Entry{0, {}, 0, entry_timeout(parent)}; }
 
 Result<Entry> RedirectFs::lookup(const Caller& caller, NodeId parent, const char* name) {
   if (!is_name(name)) return Errno{EINVAL};

@@ -70,7 +70,7 @@ class TreeDirectory : public std::enable_shared_from_this<TreeDirectory> {
 
   std::mutex mutex_;
   std::map<ViewKey, std::weak_ptr<Tree>> views_;  ///< guarded by mutex_; a view lives as long as its nodes do
-  std::map<dev_t, ino_t> devices_;    ///< guarded by mutex_; devices other than the root's
+  std::map<dev_t, ino_t> devices_;                ///< guarded by mutex_; devices other than the root's
 };
 
 /** One view of a tree directory in one generation. Every node belongs to exactly one. Immutable but for its counter. */

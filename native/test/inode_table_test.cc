@@ -24,7 +24,9 @@ struct Fixture {
     directory = scratch.directory("tree");
     tree = directory->view(Door::kSharedRoot, {});
   }
-  FileKey key_of(const std::string& name) { return *directory->backing().key_of(directory->root().get(), name.c_str()); }
+  FileKey key_of(const std::string& name) {
+    return *directory->backing().key_of(directory->root().get(), name.c_str());
+  }
 };
 
 }  // namespace

@@ -106,7 +106,8 @@ TEST_CASE_FIXTURE(Fixture, "every operation at the shared root refuses a caller 
   CHECK(fs->setattr(dora, kRootId, change, nullptr).error() == EACCES);
 }
 
-TEST_CASE_FIXTURE(Fixture, "a caller without an entry can change nothing in the covered directory that it could not without us") {
+TEST_CASE_FIXTURE(
+    Fixture, "a caller without an entry can change nothing in the covered directory that it could not without us") {
   CHECK(fs->mkdir(carl, kRootId, "d", 0755).error() == EACCES);
   CHECK(fs->unlink(carl, kRootId, "who").error() == EACCES);
   CHECK(fs->rename(carl, kRootId, "who", kRootId, "x", 0).error() == EACCES);
