@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
-import yargs from 'yargs';
+import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { buildCommand } from './commands/build.ts';
 import { execCommand } from './commands/exec.ts';
@@ -10,6 +10,16 @@ import { statusCommand } from './commands/status.ts';
 import { unmountCommand } from './commands/unmount.ts';
 import { EXIT_USAGE } from './exit-codes.ts';
 import { exitCodeOf, printError } from './print-error.ts';
+import { UsageError, usageError, usageStrings } from './wrong-usage.ts';
+
+const COMMANDS = [
+  buildCommand,
+  mountCommand,
+  unmountCommand,
+  statusCommand,
+  scoreboardCommand,
+  execCommand,
+] as CommandModule[];
 
 function packageVersion(): string {
   const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -24,14 +34,10 @@ async function main(args: string[]): Promise<number> {
     .usage(
       '$0 <command> [options]\n\nGives every build user its own copy of a prefix such as /usr/local, and builds OBuilder specs as those users.',
     )
-    .command(buildCommand)
-    .command(mountCommand)
-    .command(unmountCommand)
-    .command(statusCommand)
-    .command(scoreboardCommand)
-    .command(execCommand)
+    .command(COMMANDS)
     .option('verbose', { type: 'boolean', default: false, describe: 'Show where an error came from' })
-    .demandCommand(1, 'name a command; --help lists them')
+    .demandCommand(1, 'name a command')
+    .updateStrings(usageStrings as Record<string, string>)
     .recommendCommands()
     .strict()
     .parserConfiguration({
@@ -44,23 +50,22 @@ async function main(args: string[]): Promise<number> {
     .wrap(Math.min(110, process.stdout.columns || 110))
     .exitProcess(false)
     .fail((message: string | undefined, error: Error | undefined) => {
-      if (error !== undefined) throw error;
-      throw new UsageError(message ?? 'wrong usage');
+      if (error !== undefined && error.name !== 'YError') throw error;
+      const lines = COMMANDS.map(({ command }) => command);
+      throw usageError(message ?? error?.message ?? 'wrong usage', args, lines);
     });
   try {
     await parser.parseAsync();
     return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof UsageError) {
-      console.error(`obuilder-fs: ${error.message.replaceAll(/\s*\n\s*/g, ' ')} (see obuilder-fs --help)`);
+      printError(error, { isVerbose });
       return EXIT_USAGE;
     }
-    printError(error, isVerbose);
+    printError(error, { isVerbose });
     return exitCodeOf(error);
   }
 }
-
-class UsageError extends Error {}
 
 // A wait for somebody else's lock must not keep the process: its exit code is known now.
 process.exit(await main(hideBin(process.argv)));

@@ -26,7 +26,7 @@ function parseArguments(args: readonly string[]): Arguments {
   const mountOptions: string[] = [];
   for (let i = 0; i < args.length; i++) {
     const arg = args[i] ?? '';
-    if (arg === '-o') mountOptions.push(args[++i] ?? '');
+    if (arg === '-o') mountOptions.push(optionsAfter(args[++i]));
     else if (arg.startsWith('-o')) mountOptions.push(arg.slice(2));
     else if (arg.startsWith('-')) throw wrongUsage(`unknown option ${arg}`);
     else operands.push(arg);
@@ -38,18 +38,23 @@ function parseArguments(args: readonly string[]): Arguments {
   return { scoreboard: resolve(scoreboard), prefix, mountOptions };
 }
 
+function optionsAfter(options: string | undefined): string {
+  if (options === undefined) throw wrongUsage('-o needs mount options after it');
+  return options;
+}
+
 function wrongUsage(what: string): ObuilderError {
-  return new ObuilderError('BAD_USAGE', `obuilderfs: ${what}`, {
+  return new ObuilderError('BAD_USAGE', what, {
     hint: 'usage: obuilderfs SCOREBOARD PREFIX [-o OPTION,…]',
   });
 }
 
 async function mountInBackground({ scoreboard, prefix, mountOptions }: Arguments): Promise<void> {
   checkRoot('mounting');
-  const stateDir = stateDirOption.default;
+  const stateDir = resolve(stateDirOption.default);
   const { log } = prefixFiles(createRunDirectory(stateDir), await canonicalPrefix(prefix));
   const args = mountArguments({
-    prefix: [prefix],
+    prefix: [`${prefix}=local`],
     scoreboard,
     unmapped: undefined,
     cache: 'auto',
@@ -66,6 +71,6 @@ try {
   else await mountInBackground(parseArguments(args));
   process.exit(0);
 } catch (error) {
-  printError(error, false);
+  printError(error, { isVerbose: false, program: 'obuilderfs' });
   process.exit(exitCodeOf(error));
 }

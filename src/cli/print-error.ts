@@ -2,7 +2,7 @@ import { ObuilderError } from '../errors.ts';
 import { EXIT_FAILURE, EXIT_USAGE } from './exit-codes.ts';
 
 /** Errors in what was asked for, rather than in what the machine could do. */
-const USAGE_CODES = new Set(['BAD_USAGE', 'BAD_SUBDIR', 'BAD_UID', 'BAD_TARGET', 'BAD_OPTION']);
+const USAGE_CODES = new Set(['BAD_USAGE', 'BAD_SUBDIR', 'BAD_PREFIX', 'BAD_UID', 'BAD_TARGET', 'BAD_OPTION']);
 
 /** The one place that words an error for a terminal: one line, the thing and the cause, then the remedy. */
 export function describeError(error: unknown): string {
@@ -15,9 +15,14 @@ export function exitCodeOf(error: unknown): number {
   return error instanceof ObuilderError && USAGE_CODES.has(error.code) ? EXIT_USAGE : EXIT_FAILURE;
 }
 
+interface PrintOptions {
+  readonly isVerbose: boolean;
+  readonly program?: string;
+}
+
 /** Prints an error; its stack only when asked to. */
-export function printError(error: unknown, isVerbose: boolean): void {
-  console.error(`obuilder-fs: ${oneLine(describeError(error))}`);
+export function printError(error: unknown, { isVerbose, program = 'obuilder-fs' }: PrintOptions): void {
+  console.error(`${program}: ${oneLine(describeError(error))}`);
   if (isVerbose && error instanceof Error) console.error(error.stack);
 }
 

@@ -5,7 +5,15 @@ import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
 import { lockFile, tryLockFile, type FileLock } from './file-lock.ts';
 import { native } from './native.ts';
-import { canonicalPrefix, checkFuse, checkMountable, checkRoot, type PrefixRequest } from './prefix-path.ts';
+import { mountOptions } from './mount-options.ts';
+import {
+  canonicalPrefix,
+  checkFuse,
+  checkMountable,
+  checkOutside,
+  checkRoot,
+  type PrefixRequest,
+} from './prefix-path.ts';
 import {
   createRunDirectory,
   liveRecord,
@@ -39,12 +47,11 @@ export interface ServedMounts {
   readonly ended: Promise<void>;
   /**
    * Takes the mounts away: from new callers at once, and when nobody uses them any more for good. `force` fails what is still
-   * under way. Answers the prefixes that are still in use.
+   * under way. Answers the prefixes that are out of sight but still in use: only this process's end takes those from their users.
    */
   unmount(force: boolean): string[];
 }
 
-const DEFAULT_OPTIONS = ['allow_other', 'default_permissions', 'nosuid', 'nodev'];
 /** An answer to a stat of the root takes microseconds; this is for a machine that is drowning. */
 const PROBE_DEADLINE_MS = 30_000;
 
@@ -52,7 +59,8 @@ interface ServedPrefix {
   readonly record: MountRecord;
   readonly files: PrefixFiles;
   readonly lock: FileLock;
-  isMounted: boolean;
+  /** `detached`: out of sight but in use; what is at the prefix now, and its record and lock, may be another process's. */
+  state: 'reserved' | 'mounted' | 'detached' | 'ended';
 }
 
 /**
@@ -62,8 +70,11 @@ interface ServedPrefix {
 export async function serveMounts(request: MountRequest): Promise<ServedMounts> {
   checkRoot('mounting');
   checkFuse();
+  mountOptions(request.mountOptions, request.scoreboard);
   checkScoreboard(request.scoreboard);
   checkUnmapped(request.unmapped);
+  await checkPrefixes(request);
+  process.chdir('/'); // a working directory in a prefix would be one that this process serves itself
   const runDirectory = createRunDirectory(request.stateDir);
   const served: ServedPrefix[] = [];
   const ends: Promise<void>[] = [];
@@ -90,6 +101,22 @@ export async function serveMounts(request: MountRequest): Promise<ServedMounts> 
     process.off('exit', atExit);
   });
   return { records: served.map(({ record }) => record), ended, unmount };
+}
+
+async function checkPrefixes(request: MountRequest): Promise<void> {
+  const prefixes = await Promise.all(request.prefixes.map(({ prefix }) => canonicalPrefix(prefix)));
+  const twice = prefixes.find((prefix, i) => prefixes.indexOf(prefix) !== i);
+  if (twice !== undefined) {
+    throw new ObuilderError('BAD_PREFIX', `prefix ${twice} is named twice`, {
+      hint: 'name each prefix once',
+    });
+  }
+  const needed = new Map([
+    ['scoreboard', request.scoreboard],
+    ['--state-dir', request.stateDir],
+  ]);
+  if (request.unmapped !== undefined) needed.set('--unmapped', request.unmapped);
+  checkOutside(prefixes, needed);
 }
 
 function checkUnmapped(directory: string | undefined): void {
@@ -131,7 +158,7 @@ async function reservePrefix(
     isLeased: request.isLeased,
     startedAt: new Date().toISOString(),
   };
-  return { record, files, lock, isMounted: false };
+  return { record, files, lock, state: 'reserved' };
 }
 
 // Whoever looks whether a mount lives holds the lock for an instant, which must not pass for a mount.
@@ -146,12 +173,11 @@ async function reserveLock(files: PrefixFiles): Promise<FileLock | undefined> {
 
 /** Mounts one prefix. The promise resolves when its mount is gone. */
 function startServing(request: MountRequest, mount: ServedPrefix): Promise<void> {
-  const { record, files, lock } = mount;
+  const { record } = mount;
   return new Promise((resolve) => {
     const onEnded = () => {
-      mount.isMounted = false;
-      removeRecord(files);
-      lock.release();
+      if (mount.state !== 'detached') giveBack(mount);
+      mount.state = 'ended';
       resolve();
     };
     try {
@@ -164,27 +190,16 @@ function startServing(request: MountRequest, mount: ServedPrefix): Promise<void>
           mapOwner: record.mapOwner,
           doorsName: record.doorsName,
           cacheNames: record.cache === 'auto',
-          mountOptions: mountOptions(request, record),
+          mountOptions: mountOptions(request.mountOptions, record.scoreboard),
           source: record.scoreboard,
         },
         onEnded,
       );
-      mount.isMounted = true;
+      mount.state = 'mounted';
     } catch (cause) {
       throw mountFailed(record.prefix, cause);
     }
   });
-}
-
-function mountOptions(request: MountRequest, record: MountRecord): string[] {
-  const given = request.mountOptions.flatMap((option) => option.split(','));
-  const overridden = new Set(
-    given.map((option) => (option.startsWith('no') ? option.slice(2) : `no${option}`)),
-  );
-  const defaults = DEFAULT_OPTIONS.filter((option) => !overridden.has(option) && !given.includes(option));
-  // A comma would begin the next option.
-  const source = record.scoreboard.replaceAll(/[\\,]/g, '\\$&');
-  return [...defaults, `fsname=${source}`, 'subtype=obuilder-fs', ...given];
 }
 
 function mountFailed(prefix: string, cause: unknown): ObuilderError {
@@ -229,7 +244,7 @@ async function probe(prefix: string): Promise<void> {
 
 function unmountAll(served: readonly ServedPrefix[], force: boolean): string[] {
   return served
-    .filter((mount) => mount.isMounted && !unmountOne(mount, force))
+    .filter((mount) => mount.state === 'detached' || (mount.state === 'mounted' && !unmountOne(mount, force)))
     .map(({ record }) => record.prefix);
 }
 
@@ -244,16 +259,21 @@ function unmountOne(mount: ServedPrefix, force: boolean): boolean {
   }
   native().unmount(mount.record.prefix, 'detach');
   // It can be mounted anew now; what it still serves is out of sight.
-  removeRecord(mount.files);
-  mount.lock.release();
+  mount.state = 'detached';
+  giveBack(mount);
   return false;
+}
+
+function giveBack({ files, lock }: ServedPrefix): void {
+  removeRecord(files);
+  lock.release();
 }
 
 // When every build that used the mount is gone, however it went, the kernel grants the lease to us.
 function endWithLease(mount: ServedPrefix): void {
   const wait = async () => {
     const lease = await lockFile(mount.files.lease, 'exclusive');
-    if (mount.isMounted) unmountOne(mount, false);
+    if (mount.state === 'mounted') unmountOne(mount, false);
     lease.release();
   };
   wait().catch((error: unknown) => {

@@ -1,10 +1,11 @@
 import { accessSync, constants, lstatSync, realpathSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { mountAt, OUR_FS_TYPE } from './mount-table.ts';
 
 /** One prefix to serve and what of an entry's directory is its tree there. */
 export interface PrefixRequest {
+  /** Absolute. */
   readonly prefix: string;
   /** '' for the entry's directory itself. */
   readonly subdirectory: string;
@@ -12,11 +13,18 @@ export interface PrefixRequest {
 
 /**
  * Reads `PREFIX[=SUBDIR]`; SUBDIR is `local` by default, `.` for the entry's directory itself.
- * @throws {ObuilderError} BAD_SUBDIR for one that could lead out of the entry's directory.
+ * @throws {ObuilderError} BAD_PREFIX for an empty one, BAD_SUBDIR for one that could lead out of the entry's directory.
  */
 export function parsePrefixRequest(argument: string): PrefixRequest {
   const at = argument.lastIndexOf('=');
-  const prefix = at < 0 ? argument : argument.slice(0, at);
+  const given = at < 0 ? argument : argument.slice(0, at);
+  // Resolved, an empty word would be the working directory.
+  if (given === '') {
+    throw new ObuilderError('BAD_PREFIX', `"${argument}" names no prefix`, {
+      hint: 'give PREFIX or PREFIX=SUBDIR, as in /usr/local=local',
+    });
+  }
+  const prefix = resolve(given);
   const subdirectory = (at < 0 ? 'local' : argument.slice(at + 1)).replace(/\/+$/, '');
   if (subdirectory === '.') return { prefix, subdirectory: '' };
   const components = subdirectory.split('/');
@@ -37,6 +45,41 @@ export async function canonicalPrefix(prefix: string): Promise<string> {
   } catch (error) {
     if (errnoCode(error) === 'ENOENT' || errnoCode(error) === 'ENOTDIR') return absolute;
     throw error;
+  }
+}
+
+/**
+ * A mount process that walks into its own mount waits for itself and cannot even be killed: nothing that it reads may lie below a
+ * prefix that it serves.
+ * @throws {ObuilderError} BAD_PREFIX for the root directory, PATH_INSIDE for a path at or below one of the canonical prefixes.
+ */
+export function checkOutside(prefixes: readonly string[], needed: ReadonlyMap<string, string>): void {
+  if (prefixes.includes('/')) {
+    throw new ObuilderError('BAD_PREFIX', 'prefix / would hide the whole machine', {
+      hint: 'name a directory below it, such as /usr/local',
+    });
+  }
+  for (const [what, path] of needed) {
+    const real = realPathOf(path);
+    const prefix = prefixes.find((one) => real === one || real.startsWith(`${one}/`));
+    if (prefix === undefined) continue;
+    throw new ObuilderError(
+      'PATH_INSIDE',
+      `${what} ${path} lies in prefix ${prefix}, which the mount hides`,
+      {
+        hint: 'keep it outside of what is mounted over',
+      },
+    );
+  }
+}
+
+// What does not exist yet will lie below what exists of its path.
+function realPathOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT' || path === '/') return path;
+    return join(realPathOf(dirname(path)), basename(path));
   }
 }
 

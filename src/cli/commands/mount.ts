@@ -1,11 +1,10 @@
-import { resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { serveMounts, type MountRequest, type ServedMounts } from '../../fs/mount-process.ts';
 import { startInBackground, type MountMessage } from '../../fs/mount-supervisor.ts';
 import { canonicalPrefix, checkRoot, parsePrefixRequest } from '../../fs/prefix-path.ts';
 import { createRunDirectory, prefixFiles } from '../../fs/run-directory.ts';
 import { ObuilderError } from '../../errors.ts';
-import { stateDirOption } from '../common-options.ts';
+import { onePath, stateDirOption } from '../common-options.ts';
 import { EXIT_OK } from '../exit-codes.ts';
 import { programArgv } from '../program.ts';
 
@@ -38,13 +37,13 @@ export const mountCommand: CommandModule<object, MountArguments> = {
         requiresArg: true,
         demandOption: true,
         describe: 'Root’s directory of links UID -> DIRECTORY, looked at on every call',
-        coerce: (path: string) => resolve(path),
+        coerce: onePath('scoreboard'),
       })
       .option('unmapped', {
         type: 'string',
         requiresArg: true,
         describe: 'Directory that uids without an entry see (default: what the mount covers)',
-        coerce: (path: string) => resolve(path),
+        coerce: onePath('unmapped'),
       })
       .option('cache', {
         choices: ['auto', 'none'] as const,
@@ -129,6 +128,8 @@ function endOnSignals(served: ServedMounts): void {
   let isEnding = false;
   const end = () => {
     const busy = served.unmount(isEnding);
+    // With this process its connections go: whoever still uses a hidden mount gets errors.
+    if (isEnding && busy.length > 0) process.exit(EXIT_OK);
     isEnding = true;
     for (const prefix of busy) {
       console.error(
@@ -147,7 +148,8 @@ async function daemonise(argv: MountArguments): Promise<number> {
   const prefix = await canonicalPrefix(first?.prefix ?? '');
   const { log } = prefixFiles(createRunDirectory(argv['state-dir']), prefix);
   const pid = await startInBackground([...programArgv(), ...mountArguments(argv)], log);
-  console.log(`obuilder-fs: serving ${argv.prefix.join(', ')} (scoreboard ${argv.scoreboard}, pid ${pid})`);
+  const prefixes = request.prefixes.map((one) => one.prefix).join(', ');
+  console.log(`obuilder-fs: serving ${prefixes} (scoreboard ${argv.scoreboard}, pid ${pid})`);
   return EXIT_OK;
 }
 
@@ -168,5 +170,5 @@ export function mountArguments(argv: Omit<MountArguments, 'daemon' | 'leased'>):
 // The background process starts in /: prefixes must be absolute.
 function resolveRequest(argument: string): string {
   const { prefix, subdirectory } = parsePrefixRequest(argument);
-  return `${resolve(prefix)}=${subdirectory || '.'}`;
+  return `${prefix}=${subdirectory || '.'}`;
 }

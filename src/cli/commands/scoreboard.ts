@@ -3,7 +3,7 @@ import type { Argv, CommandModule } from 'yargs';
 import { checkRoot } from '../../fs/prefix-path.ts';
 import { clearScoreboardEntry, listScoreboard, setScoreboardEntry } from '../../fs/scoreboard.ts';
 import { ObuilderError } from '../../errors.ts';
-import { jsonOption } from '../common-options.ts';
+import { jsonOption, onePath } from '../common-options.ts';
 
 interface ScoreboardArguments {
   scoreboard: string;
@@ -14,7 +14,7 @@ const scoreboardOption = {
   requiresArg: true,
   demandOption: true,
   describe: 'Root’s directory of links UID -> DIRECTORY',
-  coerce: (path: string) => resolve(path),
+  coerce: onePath('scoreboard'),
 } as const;
 
 export const scoreboardCommand: CommandModule = {

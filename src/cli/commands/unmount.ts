@@ -7,6 +7,8 @@ import { canonicalPrefix, checkRoot } from '../../fs/prefix-path.ts';
 import { createRunDirectory, liveRecord, prefixFiles, removeRecord } from '../../fs/run-directory.ts';
 import { stateDirOption } from '../common-options.ts';
 
+const PATIENCE_MS = 2000;
+
 interface UnmountArguments {
   prefix: string;
   force: boolean;
@@ -32,11 +34,24 @@ export const unmountCommand: CommandModule<object, UnmountArguments> = {
     const files = prefixFiles(createRunDirectory(argv['state-dir']), prefix);
     const wasLive = liveRecord(files) !== undefined;
     unmount(prefix, argv.force || !wasLive);
-    await untilUnlocked(files.serving);
+    await untilReleased(files.serving, prefix);
     removeRecord(files);
     console.log(`obuilder-fs: ${prefix} is unmounted`);
   },
 };
+
+/**
+ * Waits for the mount process, which ends when nothing holds the mount any more: not before, or the next mount would find it busy.
+ */
+async function untilReleased(serving: string, prefix: string): Promise<void> {
+  const note = setTimeout(() => {
+    console.error(
+      `obuilder-fs: ${prefix} is out of sight, but an open file or another mount namespace still holds it; waiting for its process to end`,
+    );
+  }, PATIENCE_MS);
+  await untilUnlocked(serving);
+  clearTimeout(note);
+}
 
 async function checkOurs(prefix: string): Promise<void> {
   const mounted = await mountAt(prefix);
