@@ -25,15 +25,20 @@ export function parsePrefixRequest(argument: string): PrefixRequest {
     });
   }
   const prefix = resolve(given);
-  const subdirectory = (at < 0 ? 'local' : argument.slice(at + 1)).replace(/\/+$/, '');
-  if (subdirectory === '.') return { prefix, subdirectory: '' };
+  return { prefix, subdirectory: parseSubdirectory(at < 0 ? 'local' : argument.slice(at + 1)) };
+}
+
+/** Reads SUBDIR; '' for `.`, the entry's directory itself. @throws {ObuilderError} BAD_SUBDIR */
+export function parseSubdirectory(given: string): string {
+  const subdirectory = given.replace(/\/+$/, '');
+  if (subdirectory === '.') return '';
   const components = subdirectory.split('/');
   if (components.some((component) => component === '' || component === '.' || component === '..')) {
-    throw new ObuilderError('BAD_SUBDIR', `${argument}: "${subdirectory}" is not a subdirectory`, {
+    throw new ObuilderError('BAD_SUBDIR', `"${given}" is not a subdirectory`, {
       hint: 'give a relative path such as local, or "." for the directory itself',
     });
   }
-  return { prefix, subdirectory };
+  return subdirectory;
 }
 
 /** The prefix as the kernel's mount table names it. Never looks into it: a dead mount there would hang or fail. */

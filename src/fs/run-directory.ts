@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { errnoCode } from '../errors.ts';
+import { errnoCode, ObuilderError } from '../errors.ts';
 import { tryLockFile } from './file-lock.ts';
 
 /**
@@ -37,10 +37,19 @@ export interface PrefixFiles {
   readonly log: string;
 }
 
+/** @throws {ObuilderError} STATE_DIR_UNUSABLE */
 export function createRunDirectory(stateDir: string): string {
   const directory = join(stateDir, 'run');
-  mkdirSync(stateDir, { recursive: true, mode: 0o755 });
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(stateDir, { recursive: true, mode: 0o755 });
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new ObuilderError(
+      'STATE_DIR_UNUSABLE',
+      `state directory ${stateDir} cannot be made: ${errnoCode(cause) ?? 'unknown error'}`,
+      { hint: 'name a directory that root can write, with --state-dir', cause },
+    );
+  }
   return directory;
 }
 

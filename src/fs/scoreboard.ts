@@ -13,6 +13,8 @@ export interface ScoreboardEntry {
   readonly problem: string | undefined;
 }
 
+/** The uid above it, -1, is nobody's: it means "leave as it is" to chown(2) and its like. */
+const UID_MAX = 0xff_ff_ff_fe;
 const ENTRY_NAME = /^(0|[1-9][0-9]*|default)$/;
 
 /**
@@ -87,7 +89,7 @@ export function clearScoreboardEntry(scoreboard: string, name: string): boolean 
 }
 
 function checkEntryName(name: string): void {
-  if (ENTRY_NAME.test(name)) return;
+  if (ENTRY_NAME.test(name) && (name === 'default' || Number(name) <= UID_MAX)) return;
   throw new ObuilderError('BAD_UID', `"${name}" is not a scoreboard entry`, {
     hint: 'give a uid in decimal, or "default"',
   });

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
-import { checkRoot } from '../../fs/prefix-path.ts';
+import { checkRoot, parseSubdirectory } from '../../fs/prefix-path.ts';
 import { clearScoreboardEntry, listScoreboard, setScoreboardEntry } from '../../fs/scoreboard.ts';
 import { ObuilderError } from '../../errors.ts';
 import { jsonOption, onePath } from '../common-options.ts';
@@ -25,7 +25,9 @@ export const scoreboardCommand: CommandModule = {
       .command(listCommand)
       .command(setCommand)
       .command(clearCommand)
-      .demandCommand(1, 'name one of list, set, clear'),
+      .demandCommand(1, 'name one of list, set, clear')
+      .example('$0 scoreboard set 7000 /srv/trees/anna --scoreboard S', 'uid 7000 sees /srv/trees/anna/local')
+      .example('$0 scoreboard list --scoreboard S', 'who sees what, and why not'),
   handler: () => undefined,
 };
 
@@ -41,9 +43,10 @@ const listCommand: CommandModule<object, ScoreboardArguments & { json: boolean; 
         default: 'local',
         describe: 'The tree in an entry’s directory',
       })
-      .option('json', jsonOption),
+      .option('json', jsonOption)
+      .example('$0 scoreboard list --scoreboard S', 'the entries of S'),
   handler: (argv) => {
-    const entries = listScoreboard(argv.scoreboard, argv.subdir === '.' ? '' : argv.subdir);
+    const entries = listScoreboard(argv.scoreboard, parseSubdirectory(argv.subdir));
     if (argv.json) {
       console.log(JSON.stringify({ scoreboard: argv.scoreboard, entries }, undefined, 2));
       return;
@@ -65,7 +68,11 @@ const setCommand: CommandModule<object, ScoreboardArguments & { uid: string; dir
         demandOption: true,
         describe: 'The directory that holds the tree',
       })
-      .option('scoreboard', scoreboardOption),
+      .option('scoreboard', scoreboardOption)
+      .example(
+        '$0 scoreboard set 7000 /srv/trees/anna --scoreboard S',
+        'uid 7000 sees /srv/trees/anna/local',
+      ),
   handler: (argv) => {
     checkRoot('changing a scoreboard');
     setScoreboardEntry(argv.scoreboard, argv.uid, resolve(argv.dir));
@@ -81,7 +88,8 @@ const clearCommand: CommandModule<object, ScoreboardArguments & { uid: string }>
   builder: (yargs) =>
     yargs
       .positional('uid', { type: 'string', demandOption: true, describe: 'A uid, or default' })
-      .option('scoreboard', scoreboardOption),
+      .option('scoreboard', scoreboardOption)
+      .example('$0 scoreboard clear 7000 --scoreboard S', 'uid 7000 sees what everybody sees'),
   handler: (argv) => {
     checkRoot('changing a scoreboard');
     if (clearScoreboardEntry(argv.scoreboard, argv.uid)) return;

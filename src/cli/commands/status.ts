@@ -11,7 +11,11 @@ interface StatusArguments {
 export const statusCommand: CommandModule<object, StatusArguments> = {
   command: 'status',
   describe: 'Show what is mounted, who sees what there, and why not',
-  builder: (yargs) => yargs.option('json', jsonOption).option('state-dir', stateDirOption),
+  builder: (yargs) =>
+    yargs
+      .option('json', jsonOption)
+      .option('state-dir', stateDirOption)
+      .example('$0 status', 'every mount, who sees which tree there, and why an entry gets EACCES'),
   handler: async (argv) => {
     checkRoot('status');
     const mounts = await readMountStatus(argv['state-dir']);

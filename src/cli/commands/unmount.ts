@@ -26,7 +26,9 @@ export const unmountCommand: CommandModule<object, UnmountArguments> = {
         default: false,
         describe: 'Even while it is used: what is under way fails',
       })
-      .option('state-dir', stateDirOption),
+      .option('state-dir', stateDirOption)
+      .example('$0 unmount /usr/local', 'take the mount away if nothing uses it')
+      .example('$0 unmount --force /usr/local', 'also while it is used'),
   handler: async (argv) => {
     checkRoot('unmounting');
     const prefix = await canonicalPrefix(argv.prefix);
