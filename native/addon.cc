@@ -36,6 +36,15 @@ struct Environment {
   }
 };
 
+BackingKind backing_property(const Napi::Object& given) {
+  const std::string word = string_property(given, "backing");
+  if (word == "auto") return BackingKind::kAuto;
+  if (word == "handles") return BackingKind::kHandles;
+  if (word == "descriptors") return BackingKind::kDescriptors;
+  if (word == "paths") return BackingKind::kPaths;
+  throw Napi::TypeError::New(given.Env(), "option backing must be auto, handles, descriptors or paths");
+}
+
 Session::Options session_options(const Napi::Object& given) {
   Session::Options options;
   options.prefix = string_property(given, "prefix");
@@ -44,6 +53,7 @@ Session::Options session_options(const Napi::Object& given) {
   options.fs.trees.scoreboard = string_property(given, "scoreboard");
   options.fs.trees.subdirectory = string_property(given, "subdirectory");
   options.fs.trees.map_owner = boolean_property(given, "mapOwner");
+  options.fs.trees.backing = backing_property(given);
   options.fs.doors_name = string_property(given, "doorsName");
   options.fs.cache_names = boolean_property(given, "cacheNames");
   options.mount_options = strings_property(given, "mountOptions");

@@ -3,8 +3,7 @@
 #include <sys/stat.h>
 
 #include <memory>
-#include <mutex>
-#include <vector>
+#include <string>
 
 #include "file_key.h"
 #include "result.h"
@@ -12,35 +11,52 @@
 
 namespace obfs {
 
-/** A file that was found on the backing file system: a descriptor (O_PATH, or as opened), its attributes and its key. */
+/** A file that was found on the backing file system: a descriptor (that names it, or as opened), its attributes and its key. */
 struct FoundFile {
   UniqueFd fd;
   struct stat attr;
   FileKey key;
 };
 
+/** How the files below one directory are known while no descriptor of them is open. */
+enum class BackingKind {
+  kAuto,         ///< handles where the file system has them, else paths
+  kHandles,      ///< by name_to_handle_at(2): no descriptor a file, whatever is renamed around the mount (Linux)
+  kDescriptors,  ///< by a descriptor each: bounded by the limit of open files
+  kPaths,        ///< by their names below the tree's root: no descriptor a file, everywhere
+};
+
+/** What a node needs the table of nodes to keep for its backing. */
+enum class NodeMemory { kNothing, kNames, kDescriptor };
+
 /**
- * How the files below one directory are known while no descriptor of them is open. Every method may be called from several
- * threads at once, with the daemon's own identity. Nothing here follows a symbolic link.
+ * One way of knowing the files below a directory. Every method may be called from several threads at once, with the daemon's own
+ * identity. Nothing here follows a symbolic link.
  */
 class Backing {
  public:
   virtual ~Backing() = default;
 
-  /** Attributes and key of an open file (O_PATH will do). */
+  virtual NodeMemory memory() const = 0;
+
+  /** Attributes and key of a file. */
   virtual Result<FoundFile> identify(UniqueFd fd) = 0;
 
-  /** The key of `name` in a directory, without opening it. */
+  /** The key of `name` in a directory. */
   virtual Result<FileKey> key_of(int directory_fd, const char* name) = 0;
 
-  /** Opens a known file with open(2) flags. ESTALE when its last name is gone and nothing holds it. */
-  virtual Result<UniqueFd> open(const FileKey& key, int flags) = 0;
+  /**
+   * Opens a known file with open(2) flags. `path` is its path below the root, given where `memory` asks for names.
+   * ESTALE when it is not to be found there any more.
+   */
+  virtual Result<UniqueFd> open(const FileKey& key, const std::string& path, int flags) = 0;
 };
 
-/**
- * Knows files by name_to_handle_at(2): no descriptor a file, and a handle is never reused for another.
- * `root` is any descriptor of a directory. EOPNOTSUPP when its file system has no handles.
- */
+/** `root` is any descriptor of a directory, and must stay open as long as the backing. EOPNOTSUPP when it cannot be known that way. */
+Result<std::unique_ptr<Backing>> make_backing(BackingKind kind, int root);
+
 Result<std::unique_ptr<Backing>> make_handles_backing(int root);
+std::unique_ptr<Backing> make_descriptors_backing();
+std::unique_ptr<Backing> make_paths_backing(int root);
 
 }  // namespace obfs

@@ -1,8 +1,11 @@
 #include <fcntl.h>
 
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "backing.h"
+#include "os_calls.h"
 
 namespace obfs {
 
@@ -24,20 +27,14 @@ Result<RawHandle> raw_handle(int fd, const char* name, int flags) {
   return Errno{errno == EOVERFLOW ? EOPNOTSUPP : errno};
 }
 
-// open_by_handle_at refuses O_PATH descriptors as its mount.
-Result<UniqueFd> open_for_reading(int fd) {
-  const std::string path = "/proc/self/fd/" + std::to_string(fd);
-  UniqueFd opened(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!opened.is_open()) return last_errno();
-  return opened;
-}
-
 class HandlesBacking final : public Backing {
  public:
   Status add_root(int root) {
     const auto key = key_from(raw_handle(root, "", AT_EMPTY_PATH), root);
     return key.ok() ? Status() : Status(key.failure());
   }
+
+  NodeMemory memory() const override { return NodeMemory::kNothing; }
 
   Result<FoundFile> identify(UniqueFd fd) override {
     FoundFile found;
@@ -53,12 +50,12 @@ class HandlesBacking final : public Backing {
     const auto raw = raw_handle(directory_fd, name, 0);
     if (!raw.ok()) return raw.failure();
     if (known_mount(raw->mount_id) >= 0) return key_from(raw, -1);
-    UniqueFd fd(openat(directory_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    if (!fd.is_open()) return last_errno();
-    return key_from(raw_handle(fd.get(), "", AT_EMPTY_PATH), fd.get());
+    const auto fd = os::open_at(directory_fd, name, os::kNameOnly);
+    if (!fd.ok()) return fd.failure();
+    return key_from(raw_handle(fd->get(), "", AT_EMPTY_PATH), fd->get());
   }
 
-  Result<UniqueFd> open(const FileKey& key, int flags) override {
+  Result<UniqueFd> open(const FileKey& key, const std::string&, int flags) override {
     RawHandle raw;
     raw.header.handle_type = key.type;
     raw.header.handle_bytes = key.size;
@@ -89,7 +86,7 @@ class HandlesBacking final : public Backing {
   Result<uint16_t> mount_index(int mount_id, int fd) {
     const int known = known_mount(mount_id);
     if (known >= 0) return static_cast<uint16_t>(known);
-    auto opened = open_for_reading(fd);
+    auto opened = os::reopen(fd, O_RDONLY | O_NONBLOCK);  // open_by_handle_at takes no O_PATH descriptor as its mount
     if (!opened.ok()) return opened.failure();
     const std::lock_guard lock(mutex_);
     if (mounts_.size() >= UINT16_MAX) return Errno{EMFILE};

@@ -12,18 +12,16 @@
 #include <mutex>
 #include <string_view>
 
+#include "os_calls.h"
+
 namespace obfs {
 
 namespace {
 
 #ifdef __APPLE__
 constexpr uid_t kFirstOrdinaryUid = 500;
-constexpr int kOpenPath = O_RDONLY;
-timespec changed_at(const struct stat& attr) { return attr.st_ctimespec; }
 #else
 constexpr uid_t kFirstOrdinaryUid = 1000;
-constexpr int kOpenPath = O_PATH;
-timespec changed_at(const struct stat& attr) { return attr.st_ctim; }
 #endif
 
 constexpr const char* kDefaultEntry = "default";
@@ -46,14 +44,14 @@ UniqueFd open_subdirectory(UniqueFd directory, const std::string& subdirectory, 
   while (start < subdirectory.size()) {
     const size_t end = std::min(subdirectory.find('/', start), subdirectory.size());
     const std::string component = subdirectory.substr(start, end - start);
-    UniqueFd next(openat(directory.get(), component.c_str(), kOpenPath | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!next.is_open()) {
-      const bool is_missing = errno == ENOENT;
+    auto next = os::open_at(directory.get(), component.c_str(), os::kNameOnly | O_DIRECTORY);
+    if (!next.ok()) {
+      const bool is_missing = next.error() == ENOENT;
       problem.text =
           "its subdirectory \"" + subdirectory + "\" " + (is_missing ? "does not exist" : "is not a directory");
       return {};
     }
-    directory = std::move(next);
+    directory = *std::move(next);
     start = end + 1;
   }
   return directory;
@@ -64,13 +62,14 @@ UniqueFd open_tree(const std::string& target, const std::string& subdirectory, P
     problem.text = "the link is relative; it must name an absolute path";
     return {};
   }
-  UniqueFd directory(open(target.c_str(), kOpenPath | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!directory.is_open()) {
-    problem.text = errno == ENOENT ? "the link leads nowhere: no such directory"
-                                   : std::string("the link does not lead to a directory: ") + strerror(errno);
+  auto directory = os::open_at(AT_FDCWD, target.c_str(), os::kNameOnly | O_DIRECTORY);
+  if (!directory.ok()) {
+    const std::string why = strerror(directory.error());
+    problem.text = directory.error() == ENOENT ? "the link leads nowhere: no such directory"
+                                               : "the link does not lead to a directory: " + why;
     return {};
   }
-  return open_subdirectory(std::move(directory), subdirectory, problem);
+  return open_subdirectory(*std::move(directory), subdirectory, problem);
 }
 
 bool is_trustworthy_link(const struct stat& link, Problem& problem) {
@@ -182,7 +181,7 @@ Result<std::shared_ptr<TreeDirectory>> CallerTrees::directory_of(const std::stri
   if (!is_trustworthy_link(link, problem)) return Errno{EACCES};
   auto target = read_link(options_.scoreboard + "/" + name);
   if (!target.ok()) return Errno{EACCES};
-  const LinkIdentity identity{link.st_ino, changed_at(link), *std::move(target)};
+  const LinkIdentity identity{link.st_ino, os::changed_at(link), *std::move(target)};
   if (auto directory = known(name, identity)) return directory;
   return resolve(name, identity);
 }
@@ -208,7 +207,7 @@ Result<std::shared_ptr<TreeDirectory>> CallerTrees::resolve(const std::string& n
   UniqueFd root = open_tree(link.target, options_.subdirectory, problem);
   std::shared_ptr<TreeDirectory> fresh;
   if (root.is_open()) {
-    auto opened = TreeDirectory::open(std::move(root));
+    auto opened = TreeDirectory::open(std::move(root), options_.backing);
     if (opened.ok()) fresh = *std::move(opened);
   }
   const std::unique_lock lock(mutex_);

@@ -37,6 +37,7 @@ class CallerTrees {
     std::string scoreboard;    ///< absolute path
     std::string subdirectory;  ///< of an entry's directory; "" for the directory itself
     bool map_owner = false;
+    BackingKind backing = BackingKind::kAuto;
   };
 
   CallerTrees(Options options, std::shared_ptr<TreeDirectory> covered);

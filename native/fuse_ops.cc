@@ -14,6 +14,7 @@
 #include <new>
 #include <vector>
 
+#include "os_calls.h"
 #include "redirect_fs.h"
 
 namespace obfs {
@@ -118,8 +119,8 @@ AttributeChange change_of(const struct stat& attr, int to_set) {
   if (to_set & FUSE_SET_ATTR_UID) change.uid = attr.st_uid;
   if (to_set & FUSE_SET_ATTR_GID) change.gid = attr.st_gid;
   if (to_set & FUSE_SET_ATTR_SIZE) change.size = attr.st_size;
-  if (to_set & FUSE_SET_ATTR_ATIME) change.atime = attr.st_atim;
-  if (to_set & FUSE_SET_ATTR_MTIME) change.mtime = attr.st_mtim;
+  if (to_set & FUSE_SET_ATTR_ATIME) change.atime = os::accessed_at(attr);
+  if (to_set & FUSE_SET_ATTR_MTIME) change.mtime = os::modified_at(attr);
   if (to_set & FUSE_SET_ATTR_ATIME_NOW) change.atime = timespec{0, UTIME_NOW};
   if (to_set & FUSE_SET_ATTR_MTIME_NOW) change.mtime = timespec{0, UTIME_NOW};
   return change;
@@ -246,7 +247,7 @@ void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
 
 void on_fsync(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* info) {
   const int fd = file_of(info)->fd.get();
-  reply_status(req, status_of(data_only ? fdatasync(fd) : fsync(fd)));
+  reply_status(req, data_only ? os::sync_data(fd) : status_of(fsync(fd)));
 }
 
 void on_opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {

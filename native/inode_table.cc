@@ -1,60 +1,62 @@
 #include "inode_table.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
+
+#include "os_calls.h"
 
 namespace obfs {
 
 namespace {
 
-#ifdef __APPLE__
-constexpr int kOpenPath = O_RDONLY | O_SYMLINK | O_EVTONLY;
-#else
-constexpr int kOpenPath = O_PATH | O_NOFOLLOW;
-#endif
+/** A path may be renamed away between being put together and being walked; after so many times the file counts as lost. */
+constexpr int kPathTries = 8;
 
 }  // namespace
 
-Result<FdRef> DescriptorCache::open(Node& node) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (node.fd_ != nullptr) {
-      if (!node.is_pinned_) by_use_.splice(by_use_.begin(), by_use_, node.place_);
-      return node.fd_;
-    }
-  }
-  auto fd = node.tree->directory->backing().open(node.key, kOpenPath);
-  if (!fd.ok()) return fd.failure();
-  auto opened = std::make_shared<const UniqueFd>(*std::move(fd));
+FdRef DescriptorCache::find(Node& node) {
+  const std::lock_guard lock(mutex_);
+  if (node.fd_ != nullptr && !node.is_pinned_) by_use_.splice(by_use_.begin(), by_use_, node.place_);
+  return node.fd_;
+}
+
+FdRef DescriptorCache::find_pinned(Node& node) {
+  const std::lock_guard lock(mutex_);
+  return node.is_pinned_ ? node.fd_ : nullptr;
+}
+
+FdRef DescriptorCache::keep(Node& node, UniqueFd fd) {
+  auto opened = std::make_shared<const UniqueFd>(std::move(fd));
   const std::lock_guard lock(mutex_);
   if (node.is_forgotten_) return opened;
-  if (node.fd_ == nullptr) keep(node, std::move(opened));
-  return node.fd_;
+  if (node.fd_ == nullptr) {
+    node.fd_ = std::move(opened);
+    by_use_.push_front(&node);
+    node.place_ = by_use_.begin();
+  }
+  FdRef kept = node.fd_;
+  shrink();
+  return kept;
 }
 
 void DescriptorCache::pin(Node& node, FdRef fd) {
   const std::lock_guard lock(mutex_);
-  if (node.is_forgotten_) return;
-  if (node.fd_ != nullptr && !node.is_pinned_) by_use_.erase(node.place_);
+  if (node.is_forgotten_ || node.is_pinned_) return;
+  if (node.fd_ != nullptr) by_use_.erase(node.place_);
   node.fd_ = std::move(fd);
   node.is_pinned_ = true;
+  ++pinned_count_;
 }
 
 void DescriptorCache::drop(Node& node) {
   const std::lock_guard lock(mutex_);
-  if (node.fd_ != nullptr && !node.is_pinned_) by_use_.erase(node.place_);
+  if (node.is_pinned_) {
+    --pinned_count_;
+  } else if (node.fd_ != nullptr) {
+    by_use_.erase(node.place_);
+  }
   node.fd_ = nullptr;
   node.is_pinned_ = false;
   node.is_forgotten_ = true;
-}
-
-// Needs mutex_.
-void DescriptorCache::keep(Node& node, FdRef fd) {
-  node.fd_ = std::move(fd);
-  by_use_.push_front(&node);
-  node.place_ = by_use_.begin();
-  shrink();
 }
 
 // Needs mutex_. A descriptor in use by another thread closes when that lets go of it.
@@ -65,15 +67,28 @@ void DescriptorCache::shrink() {
   }
 }
 
-NodeRef InodeTable::acquire(const TreeRef& tree, const FileKey& key) {
+Result<NodeRef> InodeTable::acquire(const TreeRef& tree, FoundFile found, NodeName seen) {
+  const NodeMemory memory = tree->directory->backing().memory();
+  if (memory == NodeMemory::kDescriptor && descriptors_.pinned_count() >= options_.pinned_descriptors) {
+    if (find(*tree, found.key) == nullptr) return Errno{EMFILE};
+  }
+  if (memory != NodeMemory::kNames) seen = NodeName{};
+  NodeRef node = known_or_new(tree, found.key, std::move(seen));
+  if (memory == NodeMemory::kDescriptor) descriptors_.pin(*node, std::make_shared<const UniqueFd>(std::move(found.fd)));
+  return node;
+}
+
+NodeRef InodeTable::known_or_new(const TreeRef& tree, const FileKey& key, NodeName seen) {
   const std::lock_guard lock(mutex_);
   const auto known = by_key_.find(ByKey::Probe{tree->id, key});
   if (known != by_key_.end()) {
     ++(*known)->lookups_;
+    if (!seen.name.empty()) add_name_locked(**known, std::move(seen));
     return *known;
   }
   auto node = std::make_shared<Node>(next_id_++, tree, key);
   node->lookups_ = 1;
+  if (!seen.name.empty()) add_name_locked(*node, std::move(seen));
   by_id_.emplace(node->id, node);
   by_key_.insert(node);
   return node;
@@ -91,20 +106,116 @@ NodeRef InodeTable::find(const Tree& tree, const FileKey& key) const {
   return found == by_key_.end() ? nullptr : *found;
 }
 
+// Nodes are let go of outside the lock: the last of a tree closes the tree.
 void InodeTable::forget(NodeId id, uint64_t count) {
-  NodeRef gone;
+  std::vector<NodeRef> gone;
   {
     const std::lock_guard lock(mutex_);
     const auto found = by_id_.find(id);
     if (found == by_id_.end()) return;
     uint64_t& lookups = found->second->lookups_;
     lookups -= std::min(lookups, count);
-    if (lookups > 0) return;
-    gone = std::move(found->second);
-    by_id_.erase(found);
-    by_key_.erase(gone);
+    erase_if_unused(found->second, gone);
   }
-  descriptors_.drop(*gone);
+  for (const NodeRef& node : gone) descriptors_.drop(*node);
+}
+
+// Needs mutex_. A directory without kernel references stays as long as its children are found through it.
+void InodeTable::erase_if_unused(NodeRef node, std::vector<NodeRef>& gone) {
+  if (node->lookups_ > 0 || node->children_ > 0) return;
+  by_id_.erase(node->id);
+  by_key_.erase(node);
+  gone.push_back(node);
+  remove_names_locked(*node, gone);
+}
+
+void InodeTable::remove_names_locked(Node& node, std::vector<NodeRef>& gone) {
+  std::vector<NodeName> names = std::move(node.names_);
+  node.names_.clear();
+  for (NodeName& name : names) {
+    if (name.parent == nullptr) continue;
+    --name.parent->children_;
+    erase_if_unused(std::move(name.parent), gone);
+  }
+}
+
+void InodeTable::add_name(Node& node, NodeName name) {
+  if (node.tree->directory->backing().memory() != NodeMemory::kNames) return;
+  const std::lock_guard lock(mutex_);
+  add_name_locked(node, std::move(name));
+}
+
+// The newest name goes first: it is the one most surely still there.
+void InodeTable::add_name_locked(Node& node, NodeName name) {
+  const auto known = std::find(node.names_.begin(), node.names_.end(), name);
+  if (known != node.names_.end()) {
+    std::rotate(node.names_.begin(), known, known + 1);
+    return;
+  }
+  if (name.parent != nullptr) ++name.parent->children_;
+  if (node.names_.empty()) node.names_.reserve(1);
+  node.names_.insert(node.names_.begin(), std::move(name));
+}
+
+bool InodeTable::remove_name(Node& node, const NodeName& name) {
+  std::vector<NodeRef> gone;
+  bool has_others = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = std::find(node.names_.begin(), node.names_.end(), name);
+    if (known != node.names_.end()) {
+      NodeRef parent = std::move(known->parent);
+      node.names_.erase(known);
+      if (parent != nullptr) {
+        --parent->children_;
+        erase_if_unused(std::move(parent), gone);
+      }
+    }
+    has_others = !node.names_.empty();
+  }
+  for (const NodeRef& parent : gone) descriptors_.drop(*parent);
+  return has_others;
+}
+
+std::string InodeTable::current_path(const Node& node) const {
+  const std::lock_guard lock(mutex_);
+  return path_of(node);
+}
+
+// Needs mutex_. A node without names is a tree's root, or lost.
+std::string InodeTable::path_of(const Node& node) const {
+  std::vector<const std::string*> names;
+  size_t length = 1;
+  for (const Node* at = &node; at != nullptr && !at->names_.empty(); at = at->names_.front().parent.get()) {
+    names.push_back(&at->names_.front().name);
+    length += names.back()->size() + 1;
+  }
+  std::string path = ".";
+  path.reserve(length);
+  for (auto name = names.rbegin(); name != names.rend(); ++name) path.append("/").append(**name);
+  return path;
+}
+
+Result<FdRef> InodeTable::descriptor(Node& node) {
+  if (FdRef fd = descriptors_.find(node)) return fd;
+  auto opened = open(node, os::kNameOnly);
+  if (!opened.ok()) return opened.failure();
+  return descriptors_.keep(node, *std::move(opened));
+}
+
+// What is pinned has no name that leads to it, or none that is known.
+Result<UniqueFd> InodeTable::open(Node& node, int flags) {
+  if (const FdRef pinned = descriptors_.find_pinned(node)) return os::reopen(pinned->get(), flags);
+  Backing& backing = node.tree->directory->backing();
+  const bool by_name = backing.memory() == NodeMemory::kNames;
+  std::string path = by_name ? current_path(node) : std::string();
+  for (int tries = 1;; ++tries) {
+    auto opened = backing.open(node.key, path, flags);
+    if (opened.ok() || opened.error() != ESTALE || !by_name || tries >= kPathTries) return opened;
+    std::string newer = current_path(node);
+    if (newer == path) return opened;
+    path = std::move(newer);
+  }
 }
 
 size_t InodeTable::size() const {

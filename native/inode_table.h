@@ -5,8 +5,10 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "file_key.h"
 #include "result.h"
@@ -21,6 +23,13 @@ using FdRef = std::shared_ptr<const UniqueFd>;
 class Node;
 using NodeRef = std::shared_ptr<Node>;
 
+/** Where a node was seen: a name in a directory. Without a parent the directory is the tree's root. */
+struct NodeName {
+  NodeRef parent;
+  std::string name;
+  bool operator==(const NodeName& other) const { return parent == other.parent && name == other.name; }
+};
+
 /** A file of one tree that the kernel knows. */
 class Node {
  public:
@@ -34,7 +43,11 @@ class Node {
  private:
   friend class InodeTable;
   friend class DescriptorCache;
-  uint64_t lookups_ = 0;  ///< guarded by InodeTable::mutex_; the kernel's references
+
+  // Guarded by InodeTable::mutex_:
+  uint64_t lookups_ = 0;         ///< the kernel's references
+  uint64_t children_ = 0;        ///< names that have it as their parent
+  std::vector<NodeName> names_;  ///< with backings that find files by names; the first is the one in use
 
   // Guarded by DescriptorCache::mutex_:
   FdRef fd_;
@@ -44,15 +57,21 @@ class Node {
 };
 
 /**
- * O_PATH descriptors of nodes: a bounded number, the least recently used closed first. A node whose last name goes while the
- * kernel knows it is pinned: its handle would be stale, so its descriptor stays open as long as the node lives.
+ * Descriptors that name nodes: a bounded number, the least recently used closed first. A node whose last name goes while the
+ * kernel knows it is pinned: nothing finds it any more, so its descriptor stays open as long as the node lives.
  */
 class DescriptorCache {
  public:
   explicit DescriptorCache(size_t capacity) : capacity_(capacity) {}
 
-  /** A descriptor of the node; the answer keeps it open. */
-  Result<FdRef> open(Node& node);
+  /** The node's descriptor, if it is open. */
+  FdRef find(Node& node);
+
+  /** As `find`, for pinned nodes alone. */
+  FdRef find_pinned(Node& node);
+
+  /** Takes in a descriptor just opened; the answer is the node's, perhaps one that another thread was faster to open. */
+  FdRef keep(Node& node, UniqueFd fd);
 
   /** Keeps a node's descriptor open until the node's end. */
   void pin(Node& node, FdRef fd);
@@ -60,25 +79,39 @@ class DescriptorCache {
   /** Called when a node is forgotten for good. */
   void drop(Node& node);
 
+  size_t pinned_count() const { return pinned_count_; }
+
  private:
-  void keep(Node& node, FdRef fd);
   void shrink();
 
   const size_t capacity_;
   std::mutex mutex_;
-  std::list<Node*> by_use_;  ///< guarded by mutex_; most recent first
+  std::list<Node*> by_use_;               ///< guarded by mutex_; most recent first
+  std::atomic<size_t> pinned_count_ = 0;  ///< written under mutex_
 };
 
 /**
  * All nodes that the kernel knows, by id and by (tree, key). Ids are given out once and never again, so whatever the kernel has
  * cached under one can only ever be that node's.
+ *
+ * Where files are found by their names, a node remembers those it was seen under, and its parents stay known for as long as it is.
  */
 class InodeTable {
  public:
-  explicit InodeTable(NodeId first_id, size_t descriptors) : next_id_(first_id), descriptors_(descriptors) {}
+  struct Options {
+    NodeId first_id;
+    size_t cached_descriptors;  ///< open at once for nodes that are not pinned
+    size_t pinned_descriptors;  ///< how many nodes may be known by a descriptor each
+  };
 
-  /** The node of a file, made where there is none, with one kernel reference more. */
-  NodeRef acquire(const TreeRef& tree, const FileKey& key);
+  explicit InodeTable(Options options)
+      : options_(options), next_id_(options.first_id), descriptors_(options.cached_descriptors) {}
+
+  /**
+   * The node of a file that was found under `seen`, made where there is none, with one kernel reference more.
+   * EMFILE when the backing needs a descriptor for each node, and there are no more.
+   */
+  Result<NodeRef> acquire(const TreeRef& tree, FoundFile found, NodeName seen);
 
   /** The node with this id; null when the kernel should not know it. */
   NodeRef find(NodeId id) const;
@@ -89,7 +122,19 @@ class InodeTable {
   /** Gives back `count` kernel references; at zero the node is gone. */
   void forget(NodeId id, uint64_t count);
 
-  DescriptorCache& descriptors() { return descriptors_; }
+  /** A descriptor that names the node's file; the answer keeps it open. ESTALE when it is not to be found any more. */
+  Result<FdRef> descriptor(Node& node);
+
+  /** Opens the node's file with open(2) flags. */
+  Result<UniqueFd> open(Node& node, int flags);
+
+  /** The node's file has lost its last name: from now on only its descriptor leads to it. */
+  void keep_nameless(Node& node, FdRef fd) { descriptors_.pin(node, std::move(fd)); }
+
+  /** A name was taken away. Answers whether the node is known under another one. */
+  bool remove_name(Node& node, const NodeName& name);
+  void add_name(Node& node, NodeName name);
+
   size_t size() const;
 
  private:
@@ -113,6 +158,14 @@ class InodeTable {
     }
   };
 
+  NodeRef known_or_new(const TreeRef& tree, const FileKey& key, NodeName seen);
+  std::string path_of(const Node& node) const;
+  std::string current_path(const Node& node) const;
+  void add_name_locked(Node& node, NodeName name);
+  void remove_names_locked(Node& node, std::vector<NodeRef>& gone);
+  void erase_if_unused(NodeRef node, std::vector<NodeRef>& gone);
+
+  const Options options_;
   mutable std::mutex mutex_;
   NodeId next_id_;                                    ///< guarded by mutex_
   std::unordered_map<NodeId, NodeRef> by_id_;         ///< guarded by mutex_

@@ -29,7 +29,7 @@
  * identity and the backing file system checks. Creations run with the caller's identity everywhere: that gives files their owner.
  *
  * Locks, in this order, none held while a reply is sent or a system call may block on another's: CallerTrees, TreeDirectory,
- * InodeTable, DescriptorCache, HandlesBacking. A DirectoryHandle's lock is taken before all of them.
+ * InodeTable, DescriptorCache, Backing. A DirectoryHandle's lock is taken before all of them.
  */
 namespace obfs {
 
@@ -70,7 +70,8 @@ class FileHandle {
 /** An open directory, read sequentially; its lock serialises readers of one handle. */
 class DirectoryHandle {
  public:
-  DirectoryHandle(DIR* opened, TreeRef in_tree, NodeId node) : stream(opened), tree(std::move(in_tree)), id(node) {}
+  DirectoryHandle(DIR* opened, TreeRef in_tree, NodeRef of_node)
+      : stream(opened), tree(std::move(in_tree)), node(std::move(of_node)) {}
   ~DirectoryHandle() {
     if (stream != nullptr) closedir(stream);
   }
@@ -79,7 +80,7 @@ class DirectoryHandle {
 
   DIR* const stream;   ///< null for the hidden directory, which lists nothing
   const TreeRef tree;  ///< the caller's, at the time it was opened
-  const NodeId id;
+  const NodeRef node;  ///< null at the shared root
   std::mutex mutex;
   off_t offset = 0;  ///< where the stream stands; guarded by mutex
 };
@@ -96,9 +97,10 @@ class RedirectFs {
  public:
   struct Options {
     CallerTrees::Options trees;
-    std::string doors_name;     ///< unguessable name of the hidden directory below the shared root
-    bool cache_names = true;    ///< --cache=auto; false sends every path component to the daemon, as macOS does
-    size_t descriptors = 4096;  ///< open at once for nodes not in use
+    std::string doors_name;             ///< unguessable name of the hidden directory below the shared root
+    bool cache_names = true;            ///< --cache=auto; false sends every path component to the daemon, as macOS does
+    size_t cached_descriptors = 4096;   ///< open at once for nodes not in use
+    size_t pinned_descriptors = 16384;  ///< of the backing that needs one for every node
   };
 
   RedirectFs(Options options, std::shared_ptr<TreeDirectory> covered);
@@ -146,7 +148,10 @@ class RedirectFs {
   struct Target {
     TreeRef tree;
     FdRef fd;
-    bool is_shared_root = false;
+    NodeRef node;  ///< null at the shared root
+    bool is_shared_root() const { return node == nullptr; }
+    /** The name of a child, as the table of nodes remembers it. */
+    NodeName child(const char* name) const { return NodeName{node, name}; }
   };
 
   /** The directory or file that a request names; at the shared root, the caller's own. */
@@ -161,12 +166,13 @@ class RedirectFs {
   }
   /** Runs `operation` with the caller's identity where the kernel could not check permissions, else as the daemon. */
   template <typename Operation>
-  auto as_checked(const Caller& caller, bool at_shared_root, const Target& at, Operation operation) {
-    return at_shared_root ? as_caller(caller, at, operation) : operation();
+  auto as_checked(const Caller& caller, const Target& at, Operation operation) {
+    return at.is_shared_root() ? as_caller(caller, at, operation) : operation();
   }
   static bool group_has_less(const Target& at);
 
-  Result<Entry> enter(const Target& parent, UniqueFd fd);
+  /** Makes a child that was found under `name` known to the kernel. */
+  Result<Entry> enter(const Target& parent, const char* name, UniqueFd fd);
   Result<Entry> entry_of_name(const Target& parent, const char* name, const Caller& caller);
   Entry missing_name(const Target& parent) const;
   Result<Entry> look_up_door(const Caller& caller, const char* name);
@@ -181,7 +187,8 @@ class RedirectFs {
     FdRef fd;
   };
   Victim victim(const Target& parent, const char* name);
-  void keep_if_nameless(const Victim& victim);
+  void lost_name(const Victim& victim, const NodeName& name);
+  void renamed(const Victim& moved, const NodeName& from, const NodeName& to);
   template <typename Make>
   Result<Entry> make(const Caller& caller, NodeId parent, const char* name, Make make_child);
   Status apply(const Target& file, NodeId id, const AttributeChange& change, const FileHandle* handle);
@@ -191,8 +198,5 @@ class RedirectFs {
   CallerTrees trees_;
   const timespec started_;
 };
-
-/** The path by which system calls that take none reach an O_PATH descriptor. Linux only. */
-std::string descriptor_path(int fd);
 
 }  // namespace obfs

@@ -1,8 +1,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cstdio>
-
+#include "os_calls.h"
 #include "redirect_fs.h"
 
 namespace obfs {
@@ -14,12 +13,12 @@ constexpr timespec kUnchanged{0, UTIME_OMIT};
 Status change_ids(const Tree& tree, int fd, const AttributeChange& change) {
   const uid_t uid = change.uid ? tree.stored_uid(*change.uid) : static_cast<uid_t>(-1);
   const gid_t gid = change.gid ? tree.stored_gid(*change.gid) : static_cast<gid_t>(-1);
-  return status_of(fchownat(fd, "", uid, gid, AT_EMPTY_PATH));
+  return os::set_owner(fd, uid, gid);
 }
 
 Status change_times(int fd, const AttributeChange& change) {
   const timespec times[2] = {change.atime.value_or(kUnchanged), change.mtime.value_or(kUnchanged)};
-  return status_of(utimensat(AT_FDCWD, descriptor_path(fd).c_str(), times, 0));
+  return os::set_times(fd, times);
 }
 
 }  // namespace
@@ -29,7 +28,7 @@ Result<Attributes> RedirectFs::setattr(const Caller& caller, NodeId id, const At
   if (id == kDoorsId) return Errno{EPERM};
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
-  const Status done = as_checked(caller, file->is_shared_root, *file, [&] { return apply(*file, id, change, handle); });
+  const Status done = as_checked(caller, *file, [&] { return apply(*file, id, change, handle); });
   file->tree->note_change();  // also after a failure: a part of it may be done
   if (!done.ok()) return done.failure();
   return getattr(caller, id, handle);
@@ -42,7 +41,7 @@ Status RedirectFs::apply(const Target& file, NodeId id, const AttributeChange& c
     if (const Status done = change_ids(*file.tree, fd, change); !done.ok()) return done;
   }
   if (change.mode) {
-    if (const Status done = status_of(chmod(descriptor_path(fd).c_str(), *change.mode)); !done.ok()) return done;
+    if (const Status done = os::set_mode(fd, *change.mode); !done.ok()) return done;
   }
   if (change.size && handle != nullptr) {
     if (const Status done = status_of(ftruncate(handle->fd.get(), *change.size)); !done.ok()) return done;
@@ -85,10 +84,7 @@ Result<Entry> RedirectFs::link(const Caller& caller, NodeId id, NodeId new_paren
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
   if (file->tree->directory != at->tree->directory) return Errno{EXDEV};
-  const std::string source = descriptor_path(file->fd->get());
-  const Status linked = as_checked(caller, at->is_shared_root, *at, [&] {
-    return status_of(linkat(AT_FDCWD, source.c_str(), at->fd->get(), new_name, AT_SYMLINK_FOLLOW));
-  });
+  const Status linked = as_checked(caller, *at, [&] { return os::link_to(file->fd->get(), at->fd->get(), new_name); });
   if (!linked.ok()) return linked.failure();
   at->tree->note_change();
   return entry_of_name(*at, new_name, caller);
@@ -99,27 +95,34 @@ RedirectFs::Victim RedirectFs::victim(const Target& parent, const char* name) {
   if (!key.ok()) return {};
   NodeRef node = inodes_.find(*parent.tree, *key);
   if (node == nullptr) return {};
-  auto fd = inodes_.descriptors().open(*node);
+  auto fd = inodes_.descriptor(*node);
   return fd.ok() ? Victim{std::move(node), *std::move(fd)} : Victim{};
 }
 
-// An open file, or a process standing in a directory, may still ask for its attributes; its handle is stale by now.
-void RedirectFs::keep_if_nameless(const Victim& victim) {
+// An open file, or a process standing in a directory, may still ask for its attributes; nothing leads to it by now.
+void RedirectFs::lost_name(const Victim& victim, const NodeName& name) {
   if (victim.node == nullptr) return;
+  const bool is_known_by_another = inodes_.remove_name(*victim.node, name);
   struct stat attr;
   const bool has_names = fstat(victim.fd->get(), &attr) == 0 && !S_ISDIR(attr.st_mode) && attr.st_nlink > 0;
-  if (!has_names) inodes_.descriptors().pin(*victim.node, victim.fd);
+  const bool needs_name = victim.node->tree->directory->backing().memory() == NodeMemory::kNames;
+  if (!has_names || (needs_name && !is_known_by_another)) inodes_.keep_nameless(*victim.node, victim.fd);
+}
+
+void RedirectFs::renamed(const Victim& moved, const NodeName& from, const NodeName& to) {
+  if (moved.node == nullptr) return;
+  inodes_.add_name(*moved.node, to);
+  inodes_.remove_name(*moved.node, from);
 }
 
 Status RedirectFs::remove(const Caller& caller, NodeId parent, const char* name, int flags) {
   const auto at = parent_of(caller, parent, name);
   if (!at.ok()) return at.failure();
   const Victim removed = victim(*at, name);
-  const Status done =
-      as_checked(caller, at->is_shared_root, *at, [&] { return status_of(unlinkat(at->fd->get(), name, flags)); });
+  const Status done = as_checked(caller, *at, [&] { return status_of(unlinkat(at->fd->get(), name, flags)); });
   if (!done.ok()) return done;
   at->tree->note_change();
-  keep_if_nameless(removed);
+  lost_name(removed, at->child(name));
   return done;
 }
 
@@ -133,22 +136,28 @@ Status RedirectFs::rmdir(const Caller& caller, NodeId parent, const char* name) 
 
 Status RedirectFs::rename(const Caller& caller, NodeId parent, const char* name, NodeId new_parent,
                           const char* new_name, unsigned flags) {
-  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) return Errno{EINVAL};
+  if ((flags & ~(os::kNoReplace | os::kExchange)) != 0) return Errno{EINVAL};
   const auto from = parent_of(caller, parent, name);
   if (!from.ok()) return from.failure();
   const auto to = parent_of(caller, new_parent, new_name);
   if (!to.ok()) return to.failure();
   if (from->tree->directory != to->tree->directory) return Errno{EXDEV};
-  const Victim replaced = flags == 0 ? victim(*to, new_name) : Victim{};
-  const bool is_at_root = from->is_shared_root || to->is_shared_root;
-  const Target& checked = from->is_shared_root ? *from : *to;
-  const Status done = as_checked(caller, is_at_root, checked, [&] {
-    return status_of(renameat2(from->fd->get(), name, to->fd->get(), new_name, flags));
-  });
+  const Victim moved = victim(*from, name);
+  const Victim other = victim(*to, new_name);
+  const Target& checked = from->is_shared_root() ? *from : *to;
+  const Status done =
+      as_checked(caller, checked, [&] { return os::rename_at(from->fd->get(), name, to->fd->get(), new_name, flags); });
   if (!done.ok()) return done;
   to->tree->note_change();
   if (from->tree != to->tree) from->tree->note_change();
-  keep_if_nameless(replaced);
+  const bool is_same_file = moved.node != nullptr && moved.node == other.node;
+  if (is_same_file) return done;  // two names of one file: nothing was moved
+  if ((flags & os::kExchange) != 0) {
+    renamed(other, to->child(new_name), from->child(name));
+  } else {
+    lost_name(other, to->child(new_name));
+  }
+  renamed(moved, from->child(name), to->child(new_name));
   return done;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "os_calls.h"
 #include "redirect_fs.h"
 
 namespace obfs {
@@ -21,19 +22,15 @@ Entry listed_entry(const dirent& found) {
 }  // namespace
 
 Result<std::unique_ptr<DirectoryHandle>> RedirectFs::opendir(const Caller& caller, NodeId id) {
-  if (id == kDoorsId) return std::make_unique<DirectoryHandle>(nullptr, nullptr, id);
+  if (id == kDoorsId) return std::make_unique<DirectoryHandle>(nullptr, nullptr, nullptr);
   const auto at = target(caller, id);
   if (!at.ok()) return at.failure();
-  auto fd = as_checked(caller, at->is_shared_root, *at, [&]() -> Result<UniqueFd> {
-    UniqueFd directory(openat(at->fd->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory.is_open()) return last_errno();
-    return directory;
-  });
+  auto fd = as_checked(caller, *at, [&] { return os::open_at(at->fd->get(), ".", O_RDONLY | O_DIRECTORY); });
   if (!fd.ok()) return fd.failure();
   DIR* const stream = fdopendir(fd->get());
   if (stream == nullptr) return last_errno();
   fd->release();
-  return std::make_unique<DirectoryHandle>(stream, at->tree, id);
+  return std::make_unique<DirectoryHandle>(stream, at->tree, at->node);
 }
 
 // Names at the shared root differ by caller, so nothing listed there may become a dentry: it carries no nodes.
@@ -41,16 +38,18 @@ Status RedirectFs::readdir(DirectoryHandle& handle, off_t offset, bool with_look
   if (handle.stream == nullptr) return Status();
   const std::lock_guard lock(handle.mutex);
   if (offset != handle.offset) seekdir(handle.stream, offset);
-  const bool enters = with_lookups && handle.id != kRootId;
+  const bool enters = with_lookups && handle.node != nullptr;
   for (;;) {
     errno = 0;
     const dirent* const found = ::readdir(handle.stream);
     if (found == nullptr) return errno == 0 ? Status() : Status(last_errno());
     Entry entry = listed_entry(*found);
     if (enters && !is_dot(found->d_name)) {
-      UniqueFd child(openat(dirfd(handle.stream), found->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-      auto entered = child.is_open() ? enter(Target{handle.tree, nullptr, false}, std::move(child)) : last_errno();
-      if (entered.ok()) entry = *entered;
+      auto child = os::open_at(dirfd(handle.stream), found->d_name, os::kNameOnly);
+      if (child.ok()) {
+        const auto entered = enter(Target{handle.tree, nullptr, handle.node}, found->d_name, *std::move(child));
+        if (entered.ok()) entry = *entered;
+      }
     }
     if (!sink(found->d_name, telldir(handle.stream), entry)) {
       if (entry.id != 0) forget(entry.id, 1);
@@ -64,7 +63,7 @@ Status RedirectFs::readdir(DirectoryHandle& handle, off_t offset, bool with_look
 Status RedirectFs::fsyncdir(const DirectoryHandle& handle, bool data_only) {
   if (handle.stream == nullptr) return Status();
   const int fd = dirfd(handle.stream);
-  return status_of(data_only ? fdatasync(fd) : fsync(fd));
+  return data_only ? os::sync_data(fd) : status_of(fsync(fd));
 }
 
 }  // namespace obfs

@@ -1,11 +1,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
 
+#include "os_calls.h"
 #include "redirect_fs.h"
 
 namespace obfs {
@@ -14,8 +14,6 @@ namespace {
 
 // Everything that changes a tree goes through its view or begins a new one, so what the kernel knows stays true.
 constexpr double kLongTimeout = 86400;
-
-constexpr int kOpenChild = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 
 bool is_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos;
@@ -33,7 +31,7 @@ struct stat virtual_directory(ino_t inode, mode_t mode, timespec time) {
   attr.st_mode = S_IFDIR | mode;
   attr.st_nlink = 2;
   attr.st_blksize = 4096;
-  attr.st_atim = attr.st_mtim = attr.st_ctim = time;
+  os::set_all_times(attr, time);
   return attr;
 }
 
@@ -49,11 +47,9 @@ bool parse_door(const char* name, uid_t& uid, gid_t& gid) {
 
 }  // namespace
 
-std::string descriptor_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
-
 RedirectFs::RedirectFs(Options options, std::shared_ptr<TreeDirectory> covered)
     : options_(std::move(options)),
-      inodes_(kFirstNodeId, options_.descriptors),
+      inodes_({kFirstNodeId, options_.cached_descriptors, options_.pinned_descriptors}),
       trees_(options_.trees, std::move(covered)),
       started_(now()) {}
 
@@ -63,13 +59,13 @@ Result<RedirectFs::Target> RedirectFs::target(const Caller& caller, NodeId id) {
     if (!tree.ok()) return tree.failure();
     // Shares the directory's descriptor: the tree it belongs to keeps it open.
     const auto directory = (*tree)->directory;
-    return Target{*tree, FdRef(directory, &directory->root()), true};
+    return Target{*tree, FdRef(directory, &directory->root()), nullptr};
   }
   const NodeRef node = inodes_.find(id);
   if (node == nullptr) return Errno{ESTALE};
-  auto fd = inodes_.descriptors().open(*node);
+  auto fd = inodes_.descriptor(*node);
   if (!fd.ok()) return fd.failure();
-  return Target{node->tree, *std::move(fd), false};
+  return Target{node->tree, *std::move(fd), node};
 }
 
 Result<RedirectFs::Target> RedirectFs::parent_of(const Caller& caller, NodeId parent, const char* name) {
@@ -80,7 +76,7 @@ Result<RedirectFs::Target> RedirectFs::parent_of(const Caller& caller, NodeId pa
 }
 
 bool RedirectFs::group_has_less(const Target& at) {
-  if (!at.is_shared_root) return false;
+  if (!at.is_shared_root()) return false;
   struct stat attr;
   if (fstat(at.fd->get(), &attr) != 0) return true;
   const mode_t group = (attr.st_mode >> 3) & 7;
@@ -89,7 +85,7 @@ bool RedirectFs::group_has_less(const Target& at) {
 }
 
 double RedirectFs::entry_timeout(const Target& parent) const {
-  return options_.cache_names && !parent.is_shared_root ? kLongTimeout : 0;
+  return options_.cache_names && !parent.is_shared_root() ? kLongTimeout : 0;
 }
 
 Entry RedirectFs::missing_name(const Target& parent) const { return Entry{0, {}, 0, entry_timeout(parent)}; }
@@ -107,22 +103,20 @@ Result<Entry> RedirectFs::lookup(const Caller& caller, NodeId parent, const char
 }
 
 Result<Entry> RedirectFs::entry_of_name(const Target& parent, const char* name, const Caller& caller) {
-  auto fd = as_checked(caller, parent.is_shared_root, parent, [&]() -> Result<UniqueFd> {
-    UniqueFd child(openat(parent.fd->get(), name, kOpenChild));
-    if (!child.is_open()) return last_errno();
-    return child;
-  });
-  if (fd.ok()) return enter(parent, *std::move(fd));
+  auto fd = as_checked(caller, parent, [&] { return os::open_at(parent.fd->get(), name, os::kNameOnly); });
+  if (fd.ok()) return enter(parent, name, *std::move(fd));
   if (fd.error() == ENOENT && entry_timeout(parent) > 0) return missing_name(parent);
   return fd.failure();
 }
 
-Result<Entry> RedirectFs::enter(const Target& parent, UniqueFd fd) {
+Result<Entry> RedirectFs::enter(const Target& parent, const char* name, UniqueFd fd) {
   auto found = parent.tree->directory->backing().identify(std::move(fd));
   if (!found.ok()) return found.failure();
-  const NodeRef node = inodes_.acquire(parent.tree, found->key);
-  parent.tree->show(found->attr);
-  return Entry{node->id, found->attr, kLongTimeout, entry_timeout(parent)};
+  struct stat attr = found->attr;
+  const auto node = inodes_.acquire(parent.tree, *std::move(found), parent.child(name));
+  if (!node.ok()) return node.failure();
+  parent.tree->show(attr);
+  return Entry{(*node)->id, attr, kLongTimeout, entry_timeout(parent)};
 }
 
 Result<Entry> RedirectFs::look_up_door(const Caller& caller, const char* name) {
@@ -133,9 +127,9 @@ Result<Entry> RedirectFs::look_up_door(const Caller& caller, const char* name) {
   if (!parse_door(name, uid, gid)) return Errno{ENOENT};
   const auto tree = trees_.at_tree_root(uid, gid);
   if (!tree.ok()) return tree.failure();
-  UniqueFd root(openat((*tree)->directory->root().get(), ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root.is_open()) return last_errno();
-  auto entry = enter(Target{*tree, nullptr, false}, std::move(root));
+  auto root = os::open_at((*tree)->directory->root().get(), ".", os::kNameOnly | O_DIRECTORY);
+  if (!root.ok()) return root.failure();
+  auto entry = enter(Target{*tree, nullptr, nullptr}, "", *std::move(root));
   if (entry.ok()) entry->entry_timeout = kLongTimeout;
   return entry;
 }
@@ -167,10 +161,7 @@ Result<Attributes> RedirectFs::getattr(const Caller& caller, NodeId id, const Fi
 Result<std::string> RedirectFs::readlink(NodeId id) {
   const auto link = target(Caller{0, 0, 0}, id);
   if (!link.ok()) return link.failure();
-  char text[PATH_MAX];
-  const ssize_t length = readlinkat(link->fd->get(), "", text, sizeof text);
-  if (length < 0) return last_errno();
-  return std::string(text, static_cast<size_t>(length));
+  return os::read_link(link->fd->get());
 }
 
 // With default_permissions the kernel asks only about the shared root, if at all.

@@ -8,16 +8,11 @@
 #include <cerrno>
 
 #include "fuse_ops.h"
+#include "os_calls.h"
 
 namespace obfs {
 
 namespace {
-
-#ifdef __APPLE__
-constexpr int kOpenPath = O_RDONLY;
-#else
-constexpr int kOpenPath = O_PATH;
-#endif
 
 class FuseArguments {
  public:
@@ -40,9 +35,9 @@ class FuseArguments {
 /** Opens the covered directory: it must happen before the mount hides it. */
 Result<std::shared_ptr<TreeDirectory>> open_covered(const Session::Options& options) {
   const std::string& path = options.covered.empty() ? options.prefix : options.covered;
-  UniqueFd root(open(path.c_str(), kOpenPath | O_DIRECTORY | O_CLOEXEC));
-  if (!root.is_open()) return last_errno();
-  return TreeDirectory::open(std::move(root));
+  auto root = os::open_at(AT_FDCWD, path.c_str(), os::kNameOnly | O_DIRECTORY);
+  if (!root.ok()) return root.failure();
+  return TreeDirectory::open(*std::move(root), options.fs.trees.backing);
 }
 
 // Signals are the Node thread's: a loop thread that took one would end with EINTR.

@@ -1,7 +1,5 @@
 #include "tree.h"
 
-#include <fcntl.h>
-
 namespace obfs {
 
 namespace {
@@ -16,11 +14,11 @@ constexpr int kDeviceShift = 56;
 
 }  // namespace
 
-Result<std::shared_ptr<TreeDirectory>> TreeDirectory::open(UniqueFd root) {
+Result<std::shared_ptr<TreeDirectory>> TreeDirectory::open(UniqueFd root, BackingKind kind) {
   auto directory = std::make_shared<TreeDirectory>();
   if (fstat(root.get(), &directory->attr_) != 0) return last_errno();
   if (!S_ISDIR(directory->attr_.st_mode)) return Errno{ENOTDIR};
-  auto backing = make_handles_backing(root.get());
+  auto backing = make_backing(kind, root.get());
   if (!backing.ok()) return backing.failure();
   directory->backing_ = *std::move(backing);
   directory->root_ = std::move(root);

@@ -36,8 +36,8 @@ struct Viewer {
  */
 class TreeDirectory : public std::enable_shared_from_this<TreeDirectory> {
  public:
-  /** `root` is a descriptor of the directory (O_PATH will do). */
-  static Result<std::shared_ptr<TreeDirectory>> open(UniqueFd root);
+  /** `root` is a descriptor of the directory. EOPNOTSUPP when its files cannot be known in the wanted way. */
+  static Result<std::shared_ptr<TreeDirectory>> open(UniqueFd root, BackingKind kind);
 
   const UniqueFd& root() const { return root_; }
   Backing& backing() const { return *backing_; }

@@ -56,18 +56,18 @@ TEST_CASE_FIXTURE(Fixture, "a renamed file is opened by its key, a removed one i
   scratch.make_file("tree/a", "text");
   const FileKey key = find("a").key;
   rename(scratch.path("tree/a").c_str(), scratch.path("tree/b").c_str());
-  const auto opened = backing->open(key, O_RDONLY);
+  auto opened = backing->open(key, "", O_RDONLY);
   REQUIRE(opened.ok());
   char text[4];
   CHECK(read(opened->get(), text, 4) == 4);
   unlink(scratch.path("tree/b").c_str());
-  const_cast<Result<UniqueFd>&>(opened) = Errno{EBADF};
-  CHECK(backing->open(key, O_RDONLY).error() == ESTALE);
+  opened = Errno{EBADF};
+  CHECK(backing->open(key, "", O_RDONLY).error() == ESTALE);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a symbolic link is itself, not what it leads to") {
   REQUIRE(symlink("/etc/passwd", scratch.path("tree/link").c_str()) == 0);
   const FoundFile link = find("link");
   CHECK(S_ISLNK(link.attr.st_mode));
-  CHECK(backing->open(link.key, O_RDONLY).error() == ELOOP);
+  CHECK(backing->open(link.key, "", O_RDONLY).error() == ELOOP);
 }

@@ -6,6 +6,7 @@
 #include <set>
 #include <thread>
 
+#include "os_calls.h"
 #include "scratch.h"
 
 using namespace obfs;
@@ -16,6 +17,15 @@ namespace {
 
 constexpr uid_t kAnna = 7721, kBert = 7722, kCarl = 7723, kDora = 7724;
 const Caller anna{kAnna, kAnna, 0}, bert{kBert, kBert, 0}, carl{kCarl, kCarl, 0}, dora{kDora, kDora, 0}, root{0, 0, 0};
+
+/** The suite runs once for each backing. */
+BackingKind backing() {
+  const char* const name = getenv("OBFS_TEST_BACKING");
+  const std::string_view wanted = name == nullptr ? "" : name;
+  if (wanted == "paths") return BackingKind::kPaths;
+  if (wanted == "descriptors") return BackingKind::kDescriptors;
+  return BackingKind::kHandles;
+}
 
 struct Fixture {
   Scratch scratch;
@@ -37,8 +47,9 @@ struct Fixture {
   void mount(RedirectFs::Options options) {
     options.trees.scoreboard = scratch.path("scoreboard");
     options.trees.subdirectory = "local";
+    options.trees.backing = backing();
     options.doors_name = ".doors";
-    fs = std::make_unique<RedirectFs>(options, scratch.directory("covered"));
+    fs = std::make_unique<RedirectFs>(options, scratch.directory("covered", backing()));
   }
 
   NodeId look_up(const Caller& caller, NodeId parent, const char* name) {
@@ -74,6 +85,8 @@ struct Fixture {
 };
 
 }  // namespace
+
+TEST_SUITE_BEGIN("redirect_fs");
 
 TEST_CASE_FIXTURE(Fixture, "the same name at the shared root is another file to each caller") {
   const NodeId annas = look_up(anna, kRootId, "who");
@@ -353,3 +366,35 @@ TEST_CASE_FIXTURE(Fixture, "callers at work on the same names at once never meet
   b.join();
   CHECK(wrong == 0);
 }
+
+TEST_CASE_FIXTURE(Fixture, "files are found after they and their ancestors were renamed, and by every name they have") {
+  const NodeId lib = look_up(anna, kRootId, "lib");
+  const NodeId deep = fs->mkdir(anna, lib, "deep", 0755)->id;
+  const auto made = fs->create(anna, deep, "f", 0644, O_RDWR);
+  REQUIRE(made.ok());
+  const NodeId file = made->entry.id;
+  REQUIRE(pwrite(made->handle->fd.get(), "text", 4, 0) == 4);
+  CHECK(fs->rename(anna, kRootId, "lib", kRootId, "moved", 0).ok());
+  CHECK(content(file) == "text");
+  CHECK(fs->rename(anna, deep, "f", kRootId, "g", 0).ok());
+  CHECK(content(file) == "text");
+  CHECK(fs->link(anna, file, deep, "hard").ok());
+  CHECK(fs->unlink(anna, kRootId, "g").ok());
+  CHECK(content(file) == "text");
+  CHECK(fs->rename(anna, deep, "hard", kRootId, "who", os::kExchange).ok());
+  CHECK(content(file) == "text");
+  CHECK(content(look_up(anna, deep, "hard")) == "anna/local");
+  CHECK(fs->unlink(anna, kRootId, "who").ok());
+  CHECK(content(file) == "text");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a name of a hard link that nobody looked up keeps the file within reach") {
+  scratch.make_file("anna/local/one", "text", kAnna);
+  REQUIRE(link(scratch.path("anna/local/one").c_str(), scratch.path("anna/local/two").c_str()) == 0);
+  const NodeId file = look_up(anna, kRootId, "one");
+  CHECK(fs->unlink(anna, kRootId, "one").ok());
+  CHECK(content(file) == "text");
+  CHECK(look_up(anna, kRootId, "two") == file);
+}
+
+TEST_SUITE_END();

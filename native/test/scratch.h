@@ -54,9 +54,9 @@ class Scratch {
     if (rename(fresh.c_str(), path("scoreboard/" + entry).c_str()) != 0) throw std::runtime_error("rename");
   }
 
-  std::shared_ptr<TreeDirectory> directory(const std::string& name) const {
+  std::shared_ptr<TreeDirectory> directory(const std::string& name, BackingKind kind = BackingKind::kAuto) const {
     UniqueFd fd(open(path(name).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    auto opened = TreeDirectory::open(std::move(fd));
+    auto opened = TreeDirectory::open(std::move(fd), kind);
     if (!opened.ok()) throw std::runtime_error("TreeDirectory::open");
     return *opened;
   }

@@ -1,0 +1,83 @@
+#include <cstring>
+#include <string>
+
+#include "backing.h"
+#include "os_calls.h"
+
+namespace obfs {
+
+namespace {
+
+template <typename Value>
+void append(FileKey& key, const Value& value) {
+  memcpy(key.bytes + key.size, &value, sizeof value);
+  key.size += sizeof value;
+}
+
+/** Inode numbers are recycled; with the time of birth they are not, but for files that live less than the clock's tick. */
+FileKey key_from(const struct stat& attr, timespec born) {
+  FileKey key;
+  append(key, attr.st_dev);
+  append(key, attr.st_ino);
+  append(key, born.tv_sec);
+  append(key, born.tv_nsec);
+  return key;
+}
+
+Result<FoundFile> identify_by_inode(UniqueFd fd) {
+  FoundFile found;
+  if (fstat(fd.get(), &found.attr) != 0) return last_errno();
+  const auto born = os::birth_time(fd.get());
+  if (!born.ok()) return born.failure();
+  found.key = key_from(found.attr, *born);
+  found.fd = std::move(fd);
+  return found;
+}
+
+class DescriptorsBacking : public Backing {
+ public:
+  NodeMemory memory() const override { return NodeMemory::kDescriptor; }
+
+  Result<FoundFile> identify(UniqueFd fd) override { return identify_by_inode(std::move(fd)); }
+
+  Result<FileKey> key_of(int directory_fd, const char* name) override {
+    auto fd = os::open_at(directory_fd, name, os::kNameOnly);
+    if (!fd.ok()) return fd.failure();
+    const auto found = identify_by_inode(*std::move(fd));
+    if (!found.ok()) return found.failure();
+    return found->key;
+  }
+
+  // The table keeps a descriptor of every node; without one there is nothing to find the file by.
+  Result<UniqueFd> open(const FileKey&, const std::string&, int) override { return Errno{ESTALE}; }
+};
+
+class PathsBacking final : public DescriptorsBacking {
+ public:
+  explicit PathsBacking(int root) : root_(root) {}
+
+  NodeMemory memory() const override { return NodeMemory::kNames; }
+
+  // What is found at the path must be what was there: names change hands, also around the mount.
+  Result<UniqueFd> open(const FileKey& key, const std::string& path, int flags) override {
+    auto fd = os::open_beneath(root_, path.c_str(), flags);
+    if (!fd.ok()) return is_gone(fd.error()) ? Errno{ESTALE} : fd.failure();
+    auto found = identify_by_inode(*std::move(fd));
+    if (!found.ok()) return found.failure();
+    if (!(found->key == key)) return Errno{ESTALE};
+    return std::move(found->fd);
+  }
+
+ private:
+  static bool is_gone(int error) { return error == ENOENT || error == ENOTDIR || error == EXDEV; }
+
+  const int root_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backing> make_descriptors_backing() { return std::make_unique<DescriptorsBacking>(); }
+
+std::unique_ptr<Backing> make_paths_backing(int root) { return std::make_unique<PathsBacking>(root); }
+
+}  // namespace obfs
