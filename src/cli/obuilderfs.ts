@@ -59,6 +59,7 @@ async function mountInBackground({ scoreboard, prefix, mountOptions }: Arguments
     unmapped: undefined,
     cache: 'auto',
     'map-owner': false,
+    backing: 'auto',
     o: mountOptions,
     'state-dir': stateDir,
   });

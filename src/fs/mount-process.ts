@@ -4,7 +4,7 @@ import { setTimeout } from 'node:timers/promises';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
 import { lockFile, tryLockFile, type FileLock } from './file-lock.ts';
-import { native } from './native.ts';
+import { native, type Backing } from './native.ts';
 import { mountOptions } from './mount-options.ts';
 import {
   canonicalPrefix,
@@ -33,6 +33,7 @@ export interface MountRequest {
   readonly unmapped: string | undefined;
   readonly cache: 'auto' | 'none';
   readonly mapOwner: boolean;
+  readonly backing: Backing;
   /** As after -o; they win over the defaults. */
   readonly mountOptions: readonly string[];
   readonly stateDir: string;
@@ -154,6 +155,7 @@ async function reservePrefix(
     unmapped: request.unmapped ?? '',
     cache: request.cache,
     mapOwner: request.mapOwner,
+    backing: request.backing,
     doorsName: `.obuilder-fs.${randomBytes(16).toString('hex')}`,
     isLeased: request.isLeased,
     startedAt: new Date().toISOString(),
@@ -188,6 +190,7 @@ function startServing(request: MountRequest, mount: ServedPrefix): Promise<void>
           scoreboard: record.scoreboard,
           subdirectory: record.subdirectory,
           mapOwner: record.mapOwner,
+          backing: record.backing,
           doorsName: record.doorsName,
           cacheNames: record.cache === 'auto',
           mountOptions: mountOptions(request.mountOptions, record.scoreboard),

@@ -20,6 +20,12 @@ export interface NativeAddon {
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
 }
 
+/**
+ * `auto` is `handles` where the file system has file handles, else `paths`. `descriptors` holds one open for each known file.
+ */
+export const BACKINGS = ['auto', 'handles', 'descriptors', 'paths'] as const;
+export type Backing = (typeof BACKINGS)[number];
+
 export interface NativeMountOptions {
   prefix: string;
   /** Directory that callers without an entry see; '' for the one that the mount covers. */
@@ -28,6 +34,8 @@ export interface NativeMountOptions {
   /** Of an entry's directory; '' for that directory itself. */
   subdirectory: string;
   mapOwner: boolean;
+  /** How files are known while no descriptor of them is open. */
+  backing: Backing;
   /** Unguessable name of the hidden directory in which root finds the trees' own roots. */
   doorsName: string;
   cacheNames: boolean;

@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { tryLockFile } from './file-lock.ts';
+import type { Backing } from './native.ts';
 
 /**
  * What a mount process tells about one prefix that it serves. The record stands for a live mount exactly while the process
@@ -18,6 +19,7 @@ export interface MountRecord {
   readonly unmapped: string;
   readonly cache: 'auto' | 'none';
   readonly mapOwner: boolean;
+  readonly backing: Backing;
   /** Name of the hidden directory below the prefix in which root finds the trees' own roots. */
   readonly doorsName: string;
   /** Whether the mount ends by itself when no build holds a lease on it. */

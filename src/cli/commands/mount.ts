@@ -1,5 +1,6 @@
 import type { CommandModule } from 'yargs';
 import { serveMounts, type MountRequest, type ServedMounts } from '../../fs/mount-process.ts';
+import { BACKINGS, type Backing } from '../../fs/native.ts';
 import { startInBackground, type MountMessage } from '../../fs/mount-supervisor.ts';
 import { canonicalPrefix, checkRoot, parsePrefixRequest } from '../../fs/prefix-path.ts';
 import { createRunDirectory, prefixFiles } from '../../fs/run-directory.ts';
@@ -14,6 +15,7 @@ interface MountArguments {
   unmapped: string | undefined;
   cache: 'auto' | 'none';
   'map-owner': boolean;
+  backing: Backing;
   o: string[];
   daemon: boolean;
   'state-dir': string;
@@ -49,6 +51,12 @@ export const mountCommand: CommandModule<object, MountArguments> = {
         choices: ['auto', 'none'] as const,
         default: 'auto' as const,
         describe: 'Whether the kernel may remember names below the prefix (none: as on macOS)',
+      })
+      .option('backing', {
+        choices: BACKINGS,
+        default: 'auto' as const,
+        describe:
+          'How files are known while they are not open: by file handles, a descriptor each, or their paths',
       })
       .option('map-owner', {
         type: 'boolean',
@@ -87,6 +95,7 @@ function requestOf(argv: MountArguments): MountRequest {
     unmapped: argv.unmapped,
     cache: argv.cache,
     mapOwner: argv['map-owner'],
+    backing: argv.backing,
     mountOptions: argv.o,
     stateDir: argv['state-dir'],
     isLeased: argv.leased,
@@ -162,6 +171,7 @@ export function mountArguments(argv: Omit<MountArguments, 'daemon' | 'leased'>):
     ...(argv.unmapped === undefined ? [] : [`--unmapped=${argv.unmapped}`]),
     `--cache=${argv.cache}`,
     ...(argv['map-owner'] ? ['--map-owner'] : []),
+    `--backing=${argv.backing}`,
     ...argv.o.map((options) => `-o=${options}`),
     `--state-dir=${argv['state-dir']}`,
   ];
