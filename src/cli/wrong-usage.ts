@@ -22,6 +22,7 @@ export const usageStrings: Record<string, string | Worded> = {
   },
   'Unknown argument: %s': { one: 'unknown option or operand: %s', other: 'unknown options or operands: %s' },
   'Unknown command: %s': { one: 'unknown command: %s', other: 'unknown commands: %s' },
+  'Did you mean %s?': 'no such command; did you mean %s?',
   'Not enough arguments following: %s': 'a value is needed after --%s',
   'Invalid values:': 'not one of the values it takes:',
   'Argument: %s, Given: %s, Choices: %s': '--%s=%s (it takes %s)',
