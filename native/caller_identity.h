@@ -42,7 +42,7 @@ class ScopedIdentity {
 
  private:
   bool is_assumed_ = false;
-  bool has_groups_ = false;
+  [[maybe_unused]] bool has_groups_ = false;  ///< Linux only
 };
 
 /** The supplementary groups of a thread; empty when it is gone or the system does not tell. */
