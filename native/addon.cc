@@ -89,6 +89,28 @@ void start_mount(const Napi::CallbackInfo& info) {
   });
 }
 
+/** statistics(prefix): what was counted for each tree of a mount that this process serves. */
+Napi::Value statistics(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(env, "statistics takes a prefix");
+  const std::string prefix = info[0].As<Napi::String>();
+  auto list = Napi::Array::New(env);
+  for (Mount* const mount : env.GetInstanceData<Environment>()->mounts) {
+    if (mount->prefix != prefix) continue;
+    for (const Session::Counted& counted : mount->session->statistics()) {
+      auto item = Napi::Object::New(env);
+      item.Set("entry", counted.entry);
+      item.Set("generation", Napi::Number::New(env, static_cast<double>(counted.generations)));
+      item.Set("operations", Napi::Number::New(env, static_cast<double>(counted.operations)));
+      item.Set("errors", Napi::Number::New(env, static_cast<double>(counted.errors)));
+      item.Set("openFiles", Napi::Number::New(env, static_cast<double>(counted.open_files)));
+      item.Set("cachedNodes", Napi::Number::New(env, static_cast<double>(counted.known_nodes)));
+      list[list.Length()] = item;
+    }
+  }
+  return list;
+}
+
 /** unmount(prefix, 'idle' | 'detach' | 'abort') */
 void unmount(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -176,6 +198,7 @@ Napi::Value flock_wait(const Napi::CallbackInfo& info) {
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment);
   exports.Set("startMount", Napi::Function::New(env, start_mount));
+  exports.Set("statistics", Napi::Function::New(env, statistics));
   exports.Set("unmount", Napi::Function::New(env, unmount));
   exports.Set("readScoreboard", Napi::Function::New(env, read_scoreboard_entries));
   exports.Set("flockTry", Napi::Function::New(env, flock_try));

@@ -1,3 +1,5 @@
+#include <fcntl.h>
+
 #include <cstring>
 #include <string>
 
@@ -60,7 +62,7 @@ class PathsBacking final : public DescriptorsBacking {
 
   // What is found at the path must be what was there: names change hands, also around the mount.
   Result<UniqueFd> open(const FileKey& key, const std::string& path, int flags) override {
-    auto fd = os::open_beneath(root_, path.c_str(), flags);
+    auto fd = open_in_legs(path, flags);
     if (!fd.ok()) return is_gone(fd.error()) ? Errno{ESTALE} : fd.failure();
     auto found = identify_by_inode(*std::move(fd));
     if (!found.ok()) return found.failure();
@@ -69,6 +71,23 @@ class PathsBacking final : public DescriptorsBacking {
   }
 
  private:
+  // A path that its user reaches from some directory may be longer, from the root, than the kernel takes at once.
+  Result<UniqueFd> open_in_legs(const std::string& path, int flags) const {
+    UniqueFd reached;
+    size_t start = 0;
+    while (path.size() - start >= kLegBytesMax) {
+      const size_t end = path.rfind('/', start + kLegBytesMax - 1);
+      auto leg = os::open_beneath(reached.is_open() ? reached.get() : root_, path.substr(start, end - start).c_str(),
+                                  os::kNameOnly | O_DIRECTORY);
+      if (!leg.ok()) return leg;
+      reached = *std::move(leg);
+      start = end + 1;
+    }
+    return os::open_beneath(reached.is_open() ? reached.get() : root_, path.c_str() + start, flags);
+  }
+
+  static constexpr size_t kLegBytesMax = 1000;  // below macOS's PATH_MAX of 1,024, and above any one name
+
   static bool is_gone(int error) { return error == ENOENT || error == ENOTDIR || error == EXDEV; }
 
   const int root_;

@@ -151,9 +151,13 @@ Result<TreeRef> CallerTrees::at_tree_root(uid_t uid, gid_t gid) {
   return (*directory)->view(Door::kTreeRoot, viewer);
 }
 
-size_t CallerTrees::mapped_count() const {
+std::vector<std::pair<std::string, std::shared_ptr<TreeDirectory>>> CallerTrees::used() const {
+  std::vector<std::pair<std::string, std::shared_ptr<TreeDirectory>>> trees{{"", covered_}};
   const std::shared_lock lock(mutex_);
-  return std::count_if(entries_.begin(), entries_.end(), [](const auto& e) { return e.second.directory != nullptr; });
+  for (const auto& [name, entry] : entries_) {
+    if (entry.directory != nullptr) trees.emplace_back(name, entry.directory);
+  }
+  return trees;
 }
 
 // ENOENT means "no entry", and that the scoreboard could tell: were it gone, a mapped caller would see the covered directory.

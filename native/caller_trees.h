@@ -48,8 +48,8 @@ class CallerTrees {
   /** The tree behind the hidden tree root of a uid. ENOENT when it has no entry, EACCES when that cannot be used. */
   Result<TreeRef> at_tree_root(uid_t uid, gid_t gid);
 
-  /** Number of mapped entries in use (for tests and status). */
-  size_t mapped_count() const;
+  /** Every entry that a caller has used, and the covered directory under the name "". */
+  std::vector<std::pair<std::string, std::shared_ptr<TreeDirectory>>> used() const;
 
  private:
   /** What tells a link from the one that replaced it. */

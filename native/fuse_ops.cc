@@ -29,25 +29,38 @@ Caller caller_of(fuse_req_t req) {
 }
 
 FileHandle* file_of(const fuse_file_info* info) {
-  return info == nullptr ? nullptr : reinterpret_cast<FileHandle*>(info->fh);
+  if (info == nullptr) return nullptr;
+  auto* const handle = reinterpret_cast<FileHandle*>(info->fh);
+  RequestCount::is_for(*handle->tree);
+  return handle;
 }
 
-DirectoryHandle& directory_of(const fuse_file_info* info) { return *reinterpret_cast<DirectoryHandle*>(info->fh); }
+DirectoryHandle& directory_of(const fuse_file_info* info) {
+  auto* const handle = reinterpret_cast<DirectoryHandle*>(info->fh);
+  if (handle->tree != nullptr) RequestCount::is_for(*handle->tree);
+  return *handle;
+}
+
+void reply_error(fuse_req_t req, int error) {
+  RequestCount::ends_with(error);
+  fuse_reply_err(req, error);
+}
 
 /** Runs a handler; what it throws becomes an error reply (it throws only before it has replied). */
 template <typename Handler>
 void answer(fuse_req_t req, Handler handler) {
+  const RequestCount count;
   try {
     handler();
   } catch (const std::bad_alloc&) {
-    fuse_reply_err(req, ENOMEM);
+    reply_error(req, ENOMEM);
   } catch (const std::exception& unexpected) {
     fprintf(stderr, "obuilder-fs: BUG: %s\n", unexpected.what());
-    fuse_reply_err(req, EIO);
+    reply_error(req, EIO);
   }
 }
 
-void reply_status(fuse_req_t req, const Status& status) { fuse_reply_err(req, status.error()); }
+void reply_status(fuse_req_t req, const Status& status) { reply_error(req, status.error()); }
 
 fuse_entry_param entry_param(const Entry& entry) {
   fuse_entry_param param = {};
@@ -61,7 +74,7 @@ fuse_entry_param entry_param(const Entry& entry) {
 // An interrupted caller never takes the reference that the reply would have given it.
 void reply_entry(fuse_req_t req, const Result<Entry>& entry) {
   if (!entry.ok()) {
-    fuse_reply_err(req, entry.error());
+    reply_error(req, entry.error());
     return;
   }
   RedirectFs& fs = fs_of(req);
@@ -73,14 +86,14 @@ void reply_attributes(fuse_req_t req, const Result<Attributes>& attributes) {
   if (attributes.ok()) {
     fuse_reply_attr(req, &attributes->attr, attributes->timeout);
   } else {
-    fuse_reply_err(req, attributes.error());
+    reply_error(req, attributes.error());
   }
 }
 
 /** Extended attributes: with size 0 the kernel asks only for the length. */
 void reply_attribute_value(fuse_req_t req, const Result<std::string>& value, size_t size) {
   if (!value.ok()) {
-    fuse_reply_err(req, value.error());
+    reply_error(req, value.error());
   } else if (size == 0) {
     fuse_reply_xattr(req, value->size());
   } else {
@@ -93,6 +106,10 @@ void on_init(void*, fuse_conn_info* connection) {
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
   if ((connection->capable & FUSE_CAP_CACHE_SYMLINKS) != 0) connection->want |= FUSE_CAP_CACHE_SYMLINKS;
   connection->time_gran = 1;
+#ifdef FUSE_DARWIN_CAP_THREAD_SAFE
+  // Without it the kernel serialises operations on one node, and every walk begins at the shared root.
+  fuse_darwin_set_feature_flag(connection, FUSE_DARWIN_CAP_THREAD_SAFE);
+#endif
 }
 
 void on_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
@@ -138,7 +155,7 @@ void on_readlink(fuse_req_t req, fuse_ino_t id) {
     if (target.ok()) {
       fuse_reply_readlink(req, target->c_str());
     } else {
-      fuse_reply_err(req, target.error());
+      reply_error(req, target.error());
     }
   });
 }
@@ -183,7 +200,7 @@ void on_open(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
   answer(req, [&] {
     auto handle = fs_of(req).open(id, info->flags);
     if (!handle.ok()) {
-      fuse_reply_err(req, handle.error());
+      reply_error(req, handle.error());
       return;
     }
     FileHandle* const opened = handle->release();
@@ -197,7 +214,7 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
     RedirectFs& fs = fs_of(req);
     auto created = fs.create(caller_of(req), parent, name, mode, info->flags);
     if (!created.ok()) {
-      fuse_reply_err(req, created.error());
+      reply_error(req, created.error());
       return;
     }
     const fuse_entry_param param = entry_param(created->entry);
@@ -211,11 +228,13 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
 }
 
 void on_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
-  fuse_bufvec source = FUSE_BUFVEC_INIT(size);
-  source.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
-  source.buf[0].fd = file_of(info)->fd.get();
-  source.buf[0].pos = offset;
-  fuse_reply_data(req, &source, FUSE_BUF_SPLICE_MOVE);
+  answer(req, [&] {
+    fuse_bufvec source = FUSE_BUFVEC_INIT(size);
+    source.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
+    source.buf[0].fd = file_of(info)->fd.get();
+    source.buf[0].pos = offset;
+    fuse_reply_data(req, &source, FUSE_BUF_SPLICE_MOVE);
+  });
 }
 
 void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
@@ -227,7 +246,7 @@ void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset,
     target.buf[0].pos = offset;
     const ssize_t written = fuse_buf_copy(&target, source, static_cast<fuse_buf_copy_flags>(0));
     if (written < 0) {
-      fuse_reply_err(req, static_cast<int>(-written));
+      reply_error(req, static_cast<int>(-written));
       return;
     }
     fs_of(req).wrote(handle);
@@ -237,24 +256,26 @@ void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset,
 
 // Closing a duplicate makes the backing file system report what it delayed (a full quota, a lost server).
 void on_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
-  reply_status(req, status_of(close(dup(file_of(info)->fd.get()))));
+  answer(req, [&] { reply_status(req, status_of(close(dup(file_of(info)->fd.get())))); });
 }
 
 void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
   delete file_of(info);
-  fuse_reply_err(req, 0);
+  reply_error(req, 0);
 }
 
 void on_fsync(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* info) {
-  const int fd = file_of(info)->fd.get();
-  reply_status(req, data_only ? os::sync_data(fd) : status_of(fsync(fd)));
+  answer(req, [&] {
+    const int fd = file_of(info)->fd.get();
+    reply_status(req, data_only ? os::sync_data(fd) : status_of(fsync(fd)));
+  });
 }
 
 void on_opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
   answer(req, [&] {
     auto handle = fs_of(req).opendir(caller_of(req), id);
     if (!handle.ok()) {
-      fuse_reply_err(req, handle.error());
+      reply_error(req, handle.error());
       return;
     }
     DirectoryHandle* const opened = handle->release();
@@ -282,7 +303,7 @@ class DirectoryReply {
   // An error after some entries is told by the next call, which starts at the failed one.
   void send(const Status& status) {
     if (!status.ok() && used_ == 0) {
-      fuse_reply_err(req_, status.error());
+      reply_error(req_, status.error());
     } else {
       fuse_reply_buf(req_, buffer_.data(), used_);
     }
@@ -299,7 +320,7 @@ void reply_directory(fuse_req_t req, size_t size, off_t offset, fuse_file_info* 
   answer(req, [&] {
     DirectoryReply reply(req, size, is_plus);
     const Status status = fs_of(req).readdir(
-        directory_of(info), offset, is_plus,
+        caller_of(req), directory_of(info), offset, is_plus,
         [&](const char* name, off_t next, const Entry& entry) { return reply.add(name, next, entry); });
     reply.send(status);
   });
@@ -315,11 +336,11 @@ void on_readdirplus(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_
 
 void on_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
   delete &directory_of(info);
-  fuse_reply_err(req, 0);
+  reply_error(req, 0);
 }
 
 void on_fsyncdir(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* info) {
-  reply_status(req, fs_of(req).fsyncdir(directory_of(info), data_only != 0));
+  answer(req, [&] { reply_status(req, fs_of(req).fsyncdir(directory_of(info), data_only != 0)); });
 }
 
 void on_statfs(fuse_req_t req, fuse_ino_t id) {
@@ -328,7 +349,7 @@ void on_statfs(fuse_req_t req, fuse_ino_t id) {
     if (statistics.ok()) {
       fuse_reply_statfs(req, &*statistics);
     } else {
-      fuse_reply_err(req, statistics.error());
+      reply_error(req, statistics.error());
     }
   });
 }
@@ -354,16 +375,18 @@ void on_access(fuse_req_t req, fuse_ino_t id, int mask) {
 }
 
 void on_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
-  reply_status(req, fs_of(req).fallocate(*file_of(info), mode, offset, length));
+  answer(req, [&] { reply_status(req, fs_of(req).fallocate(*file_of(info), mode, offset, length)); });
 }
 
 void on_lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
-  const off_t position = lseek(file_of(info)->fd.get(), offset, whence);
-  if (position == -1) {
-    fuse_reply_err(req, errno);
-  } else {
-    fuse_reply_lseek(req, position);
-  }
+  answer(req, [&] {
+    const off_t position = lseek(file_of(info)->fd.get(), offset, whence);
+    if (position == -1) {
+      reply_error(req, errno);
+    } else {
+      fuse_reply_lseek(req, position);
+    }
+  });
 }
 
 fuse_lowlevel_ops make_operations() {

@@ -34,7 +34,12 @@ struct NodeName {
 class Node {
  public:
   Node(NodeId node_id, TreeRef node_tree, const FileKey& node_key)
-      : id(node_id), tree(std::move(node_tree)), key(node_key) {}
+      : id(node_id), tree(std::move(node_tree)), key(node_key) {
+    ++tree->directory->statistics.known_nodes;
+  }
+  ~Node() { --tree->directory->statistics.known_nodes; }
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
 
   const NodeId id;
   const TreeRef tree;

@@ -62,7 +62,13 @@ struct AttributeChange {
 /** An open file: what the kernel's file handle points to. */
 class FileHandle {
  public:
-  FileHandle(UniqueFd opened, TreeRef in_tree) : fd(std::move(opened)), tree(std::move(in_tree)) {}
+  FileHandle(UniqueFd opened, TreeRef in_tree) : fd(std::move(opened)), tree(std::move(in_tree)) {
+    ++tree->directory->statistics.open_files;
+  }
+  ~FileHandle() { --tree->directory->statistics.open_files; }
+  FileHandle(const FileHandle&) = delete;
+  FileHandle& operator=(const FileHandle&) = delete;
+
   const UniqueFd fd;
   const TreeRef tree;
 };
@@ -70,8 +76,8 @@ class FileHandle {
 /** An open directory, read sequentially; its lock serialises readers of one handle. */
 class DirectoryHandle {
  public:
-  DirectoryHandle(DIR* opened, TreeRef in_tree, NodeRef of_node)
-      : stream(opened), tree(std::move(in_tree)), node(std::move(of_node)) {}
+  DirectoryHandle(DIR* opened, TreeRef in_tree, NodeRef of_node, uid_t by)
+      : stream(opened), tree(std::move(in_tree)), node(std::move(of_node)), opener(by) {}
   ~DirectoryHandle() {
     if (stream != nullptr) closedir(stream);
   }
@@ -81,6 +87,7 @@ class DirectoryHandle {
   DIR* const stream;   ///< null for the hidden directory, which lists nothing
   const TreeRef tree;  ///< the caller's, at the time it was opened
   const NodeRef node;  ///< null at the shared root
+  const uid_t opener;
   std::mutex mutex;
   off_t offset = 0;  ///< where the stream stands; guarded by mutex
 };
@@ -116,7 +123,8 @@ class RedirectFs {
   // redirect_fs_dirs.cc
   Result<std::unique_ptr<DirectoryHandle>> opendir(const Caller& caller, NodeId id);
   /** `with_lookups`: entries carry a node each, and a kernel reference to it for those that the sink took. */
-  Status readdir(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink);
+  Status readdir(const Caller& caller, DirectoryHandle& handle, off_t offset, bool with_lookups,
+                 const DirectorySink& sink);
   Status fsyncdir(const DirectoryHandle& handle, bool data_only);
 
   // redirect_fs_files.cc
@@ -142,6 +150,7 @@ class RedirectFs {
                 unsigned flags);
 
   size_t known_nodes() const { return inodes_.size(); }
+  const CallerTrees& trees() const { return trees_; }
 
  private:
   /** A file as one request sees it. */
@@ -173,6 +182,7 @@ class RedirectFs {
 
   /** Makes a child that was found under `name` known to the kernel. */
   Result<Entry> enter(const Target& parent, const char* name, UniqueFd fd);
+  Status list(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink);
   Result<Entry> entry_of_name(const Target& parent, const char* name, const Caller& caller);
   Entry missing_name(const Target& parent) const;
   Result<Entry> look_up_door(const Caller& caller, const char* name);

@@ -22,7 +22,7 @@ Entry listed_entry(const dirent& found) {
 }  // namespace
 
 Result<std::unique_ptr<DirectoryHandle>> RedirectFs::opendir(const Caller& caller, NodeId id) {
-  if (id == kDoorsId) return std::make_unique<DirectoryHandle>(nullptr, nullptr, nullptr);
+  if (id == kDoorsId) return std::make_unique<DirectoryHandle>(nullptr, nullptr, nullptr, caller.uid);
   const auto at = target(caller, id);
   if (!at.ok()) return at.failure();
   auto fd = as_checked(caller, *at, [&] { return os::open_at(at->fd->get(), ".", O_RDONLY | O_DIRECTORY); });
@@ -30,12 +30,23 @@ Result<std::unique_ptr<DirectoryHandle>> RedirectFs::opendir(const Caller& calle
   DIR* const stream = fdopendir(fd->get());
   if (stream == nullptr) return last_errno();
   fd->release();
-  return std::make_unique<DirectoryHandle>(stream, at->tree, at->node);
+  return std::make_unique<DirectoryHandle>(stream, at->tree, at->node, caller.uid);
+}
+
+// macOS shares one handle of a directory between all who have it open, and on Linux it can be passed on: at the shared root
+// it is the reader who counts, not who opened it.
+Status RedirectFs::readdir(const Caller& caller, DirectoryHandle& handle, off_t offset, bool with_lookups,
+                           const DirectorySink& sink) {
+  if (handle.stream == nullptr) return Status();
+  if (handle.node == nullptr && handle.opener != caller.uid) {
+    const auto own = opendir(caller, kRootId);
+    return own.ok() ? list(**own, offset, with_lookups, sink) : Status(own.failure());
+  }
+  return list(handle, offset, with_lookups, sink);
 }
 
 // Names at the shared root differ by caller, so nothing listed there may become a dentry: it carries no nodes.
-Status RedirectFs::readdir(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink) {
-  if (handle.stream == nullptr) return Status();
+Status RedirectFs::list(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink) {
   const std::lock_guard lock(handle.mutex);
   if (offset != handle.offset) seekdir(handle.stream, offset);
   const bool enters = with_lookups && handle.node != nullptr;

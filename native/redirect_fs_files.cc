@@ -9,6 +9,7 @@ namespace obfs {
 Result<std::unique_ptr<FileHandle>> RedirectFs::open(NodeId id, int flags) {
   const NodeRef node = inodes_.find(id);
   if (node == nullptr) return Errno{ESTALE};
+  RequestCount::is_for(*node->tree);
   auto fd = inodes_.open(*node, os::access_flags(flags));
   if (!fd.ok()) return fd.failure();
   return std::make_unique<FileHandle>(*std::move(fd), node->tree);

@@ -58,11 +58,13 @@ Result<RedirectFs::Target> RedirectFs::target(const Caller& caller, NodeId id) {
     auto tree = trees_.at_shared_root(caller);
     if (!tree.ok()) return tree.failure();
     // Shares the directory's descriptor: the tree it belongs to keeps it open.
+    RequestCount::is_for(**tree);
     const auto directory = (*tree)->directory;
     return Target{*tree, FdRef(directory, &directory->root()), nullptr};
   }
   const NodeRef node = inodes_.find(id);
   if (node == nullptr) return Errno{ESTALE};
+  RequestCount::is_for(*node->tree);
   auto fd = inodes_.descriptor(*node);
   if (!fd.ok()) return fd.failure();
   return Target{node->tree, *std::move(fd), node};

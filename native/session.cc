@@ -99,8 +99,22 @@ void Session::loop(const std::function<void()>& ended) {
   fuse_session_unmount(session_);
   fuse_session_destroy(session_);
   session_ = nullptr;
-  fs_.reset();  // closes every descriptor of the trees
+  {
+    const std::lock_guard lock(fs_mutex_);
+    fs_.reset();  // closes every descriptor of the trees
+  }
   ended();
+}
+
+std::vector<Session::Counted> Session::statistics() {
+  const std::lock_guard lock(fs_mutex_);
+  std::vector<Counted> counted;
+  if (fs_ == nullptr) return counted;
+  for (const auto& [entry, directory] : fs_->trees().used()) {
+    const TreeStatistics& count = directory->statistics;
+    counted.push_back({entry, count.generations, count.operations, count.errors, count.open_files, count.known_nodes});
+  }
+  return counted;
 }
 
 Session::~Session() {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,6 +42,14 @@ class Session {
   /** Begins to serve, on threads of its own. `ended` is called once, from one of them, when the mount is gone. */
   void serve(std::function<void()> ended);
 
+  /** What was counted for a tree, under the scoreboard entry that leads to it ("" for the covered directory). */
+  struct Counted {
+    std::string entry;
+    uint64_t generations, operations, errors;
+    int64_t open_files, known_nodes;
+  };
+  std::vector<Counted> statistics();
+
   /** Waits until serving has ended, which an unmount brings about. */
   ~Session();
 
@@ -48,6 +57,7 @@ class Session {
   Session(std::unique_ptr<RedirectFs> fs, fuse_session* session);
   void loop(const std::function<void()>& ended);
 
+  std::mutex fs_mutex_;  ///< for taking fs_ away; the loop's threads use it without
   std::unique_ptr<RedirectFs> fs_;
   fuse_session* session_;
   std::thread thread_;

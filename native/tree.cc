@@ -31,6 +31,7 @@ TreeRef TreeDirectory::view(Door door, Viewer viewer) {
   TreeRef view = current.lock();
   if (view == nullptr || view->is_outdated()) {
     view = std::make_shared<Tree>(shared_from_this(), door, viewer);
+    ++statistics.generations;
     current = view;
   }
   return view;
@@ -83,6 +84,19 @@ uid_t Tree::stored_uid(uid_t shown) const {
 
 gid_t Tree::stored_gid(gid_t shown) const {
   return is_mapped() && shown == viewer.gid ? directory->owner_gid() : shown;
+}
+
+thread_local RequestCount* RequestCount::current_ = nullptr;
+
+void RequestCount::is_for(const Tree& tree) {
+  if (current_ == nullptr || current_->directory_ != nullptr) return;
+  current_->directory_ = tree.directory;
+  ++tree.directory->statistics.operations;
+}
+
+void RequestCount::ends_with(int error) {
+  if (error == 0 || error == ENOENT || current_ == nullptr || current_->directory_ == nullptr) return;
+  ++current_->directory_->statistics.errors;
 }
 
 }  // namespace obfs

@@ -30,6 +30,15 @@ struct Viewer {
   bool operator<(const Viewer& other) const { return uid < other.uid; }
 };
 
+/** What happened in one tree, for `status`. Counters of all its generations and views. */
+struct TreeStatistics {
+  std::atomic<uint64_t> generations = 0;
+  std::atomic<uint64_t> operations = 0;
+  std::atomic<uint64_t> errors = 0;  ///< other than "there is no such name"
+  std::atomic<int64_t> open_files = 0;
+  std::atomic<int64_t> known_nodes = 0;
+};
+
 /**
  * One directory that the file system shows as a tree, and the current view of it at each door. Its descriptor pins the inode,
  * so (device, inode) names it for as long as it lives.
@@ -55,6 +64,8 @@ class TreeDirectory : public std::enable_shared_from_this<TreeDirectory> {
 
   /** Ends every current view: for what went around the mount. Open files keep theirs. */
   void start_new_generation();
+
+  TreeStatistics statistics;
 
   /** Inode number to show for a file of this tree: files of mounts below the root must not collide with its own. */
   ino_t shown_inode(const struct stat& attr);
@@ -104,6 +115,27 @@ class Tree {
 
   const int64_t changes_at_start_;
   std::atomic<int64_t> own_changes_ = 0;
+};
+
+/**
+ * Counts one request: made on the stack of the thread that answers it, told on the way which tree it is for and how it ended.
+ * Not nested.
+ */
+class RequestCount {
+ public:
+  RequestCount() { current_ = this; }
+  ~RequestCount() { current_ = nullptr; }
+  RequestCount(const RequestCount&) = delete;
+  RequestCount& operator=(const RequestCount&) = delete;
+
+  /** The request at hand is for this tree; the first to be named counts. */
+  static void is_for(const Tree& tree);
+  /** The request at hand is answered with this errno (0: it succeeded). */
+  static void ends_with(int error);
+
+ private:
+  static thread_local RequestCount* current_;
+  std::shared_ptr<TreeDirectory> directory_;
 };
 
 }  // namespace obfs

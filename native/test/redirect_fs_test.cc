@@ -69,11 +69,12 @@ struct Fixture {
     auto handle = fs->opendir(caller, id);
     REQUIRE(handle.ok());
     std::set<std::string> found;
-    const auto status = fs->readdir(**handle, 0, with_lookups, [&](const char* name, off_t, const Entry& entry) {
-      found.insert(name);
-      if (entry.id != 0) fs->forget(entry.id, 1);
-      return true;
-    });
+    const auto status =
+        fs->readdir(caller, **handle, 0, with_lookups, [&](const char* name, off_t, const Entry& entry) {
+          found.insert(name);
+          if (entry.id != 0) fs->forget(entry.id, 1);
+          return true;
+        });
     CHECK(status.ok());
     return found;
   }
@@ -217,11 +218,23 @@ TEST_CASE_FIXTURE(Fixture, "listings are the caller's own, and name no nodes at 
   CHECK(names(anna, kRootId) == std::set<std::string>{".", "..", "who", "lib", "only-anna"});
   CHECK(names(bert, kRootId) == std::set<std::string>{".", "..", "who", "lib"});
   auto handle = fs->opendir(anna, kRootId);
-  const auto status = fs->readdir(**handle, 0, true, [&](const char*, off_t, const Entry& entry) {
+  const auto status = fs->readdir(anna, **handle, 0, true, [&](const char*, off_t, const Entry& entry) {
     CHECK(entry.id == 0);
     return true;
   });
   CHECK(status.ok());
+}
+
+TEST_CASE_FIXTURE(Fixture, "an open shared root that was passed on lists its reader's tree") {
+  scratch.make_file("bert/local/only-bert", "", kBert);
+  auto handle = fs->opendir(anna, kRootId);
+  std::set<std::string> found;
+  const auto status = fs->readdir(bert, **handle, 0, false, [&](const char* name, off_t, const Entry&) {
+    found.insert(name);
+    return true;
+  });
+  CHECK(status.ok());
+  CHECK(found.count("only-bert") == 1);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a listing goes on where a full reply stopped it, and gives back what was not taken") {
@@ -234,14 +247,15 @@ TEST_CASE_FIXTURE(Fixture, "a listing goes on where a full reply stopped it, and
   for (bool is_more = true; is_more;) {
     is_more = false;
     int room = 7;
-    const auto status = fs->readdir(**handle, offset, true, [&](const char* name, off_t next, const Entry& entry) {
-      if (room-- == 0) return false;
-      is_more = true;
-      found.insert(name);
-      offset = next;
-      if (entry.id != 0) fs->forget(entry.id, 1);
-      return true;
-    });
+    const auto status =
+        fs->readdir(anna, **handle, offset, true, [&](const char* name, off_t next, const Entry& entry) {
+          if (room-- == 0) return false;
+          is_more = true;
+          found.insert(name);
+          offset = next;
+          if (entry.id != 0) fs->forget(entry.id, 1);
+          return true;
+        });
     REQUIRE(status.ok());
   }
   CHECK(found.size() == 302);
