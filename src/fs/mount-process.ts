@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { lstatSync } from 'node:fs';
+import type { Server } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
@@ -23,6 +24,7 @@ import {
   type MountRecord,
   type PrefixFiles,
 } from './run-directory.ts';
+import { serveStatistics } from './mount-statistics.ts';
 import { checkScoreboard } from './scoreboard.ts';
 
 /** What `obuilder-fs mount` takes. */
@@ -62,6 +64,7 @@ interface ServedPrefix {
   readonly lock: FileLock;
   /** `detached`: out of sight but in use; what is at the prefix now, and its record and lock, may be another process's. */
   state: 'reserved' | 'mounted' | 'detached' | 'ended';
+  statistics?: Server | undefined;
 }
 
 /**
@@ -88,6 +91,7 @@ export async function serveMounts(request: MountRequest): Promise<ServedMounts> 
       served.push(mount);
       ends.push(startServing(request, mount));
       await probe(mount.record.prefix);
+      mount.statistics = serveStatistics(mount.files.statistics, mount.record.prefix);
       writeRecord(mount.files, mount.record);
       if (request.isLeased) endWithLease(mount);
     }
@@ -267,7 +271,8 @@ function unmountOne(mount: ServedPrefix, force: boolean): boolean {
   return false;
 }
 
-function giveBack({ files, lock }: ServedPrefix): void {
+function giveBack({ files, lock, statistics }: ServedPrefix): void {
+  statistics?.close(); // takes its socket away, which is the successor's place once the lock is free
   removeRecord(files);
   lock.release();
 }

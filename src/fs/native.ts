@@ -9,6 +9,8 @@ export interface NativeAddon {
   startMount(options: NativeMountOptions, onEnded: () => void): void;
   /** `idle` fails with EBUSY while it is used; `detach` hides it at once; `abort` fails what is under way, then detaches. */
   unmount(prefix: string, mode: 'idle' | 'detach' | 'abort'): void;
+  /** What was counted for each tree of a mount that this process serves. */
+  statistics(prefix: string): TreeCounts[];
   /** Every entry of a scoreboard as the file system judges it; `problem` is empty when the entry is usable. */
   readScoreboard(
     scoreboard: string,
@@ -18,6 +20,20 @@ export interface NativeAddon {
   flockTry(fd: number, exclusive: boolean): boolean;
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
+}
+
+/** What happened in one tree since it was first used. */
+export interface TreeCounts {
+  /** The scoreboard entry that leads to it; '' for the covered directory. */
+  readonly entry: string;
+  /** How many generations (views, that is, with node ids of their own) it has had. */
+  readonly generation: number;
+  readonly operations: number;
+  /** Operations that failed, other than for want of a name. */
+  readonly errors: number;
+  readonly openFiles: number;
+  /** Files that the kernel knows now. */
+  readonly cachedNodes: number;
 }
 
 /**

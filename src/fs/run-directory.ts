@@ -37,6 +37,8 @@ export interface PrefixFiles {
   /** Held while a mount is made, cleared or given back. */
   readonly change: string;
   readonly log: string;
+  /** Where the mount process tells its statistics. Short: the path of a socket must be. */
+  readonly statistics: string;
 }
 
 /** @throws {ObuilderError} STATE_DIR_UNUSABLE */
@@ -64,6 +66,7 @@ export function prefixFiles(runDirectory: string, prefix: string): PrefixFiles {
     lease: `${base}.lease`,
     change: `${base}.change`,
     log: `${base}.log`,
+    statistics: join(runDirectory, `${digest}.sock`),
   };
 }
 
