@@ -51,7 +51,7 @@ Session::Options session_options(const Napi::Object& given) {
   options.covered = string_property(given, "covered");
   options.source = string_property(given, "source");
   options.fs.trees.scoreboard = string_property(given, "scoreboard");
-  options.fs.trees.subdirectory = string_property(given, "subdirectory");
+  options.fs.trees.rules = {string_property(given, "subdirectory"), options.prefix};
   options.fs.trees.map_owner = boolean_property(given, "mapOwner");
   options.fs.trees.backing = backing_property(given);
   options.fs.doors_name = string_property(given, "doorsName");
@@ -133,14 +133,14 @@ void unmount(const Napi::CallbackInfo& info) {
   if (!done.ok()) throw system_error(env, done.error(), "umount", prefix);
 }
 
-/** readScoreboard(scoreboard, subdirectory): [{name, target, problem}] as the file system judges each entry. */
+/** readScoreboard(scoreboard, subdirectory, prefix): [{name, target, problem}] as the file system judges each entry. */
 Napi::Value read_scoreboard_entries(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 2 || !info[0].IsString() || !info[1].IsString()) {
-    throw Napi::TypeError::New(env, "readScoreboard takes a scoreboard and a subdirectory");
+  if (info.Length() < 3 || !info[0].IsString() || !info[1].IsString() || !info[2].IsString()) {
+    throw Napi::TypeError::New(env, "readScoreboard takes a scoreboard, a subdirectory and a prefix");
   }
   const std::string scoreboard = info[0].As<Napi::String>();
-  const auto entries = read_scoreboard(scoreboard, info[1].As<Napi::String>());
+  const auto entries = read_scoreboard(scoreboard, {info[1].As<Napi::String>(), info[2].As<Napi::String>()});
   if (!entries.ok()) throw system_error(env, entries.error(), "opendir", scoreboard);
   auto list = Napi::Array::New(env, entries->size());
   for (size_t i = 0; i < entries->size(); ++i) {

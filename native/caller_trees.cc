@@ -57,9 +57,18 @@ UniqueFd open_subdirectory(UniqueFd directory, const std::string& subdirectory, 
   return directory;
 }
 
-UniqueFd open_tree(const std::string& target, const std::string& subdirectory, Problem& problem) {
+bool is_within(const std::string& path, const std::string& directory) {
+  return !directory.empty() && path.compare(0, directory.size(), directory) == 0 &&
+         (path.size() == directory.size() || path[directory.size()] == '/');
+}
+
+UniqueFd open_tree(const std::string& target, const EntryRules& rules, Problem& problem) {
   if (target.empty() || target[0] != '/') {
     problem.text = "the link is relative; it must name an absolute path";
+    return {};
+  }
+  if (is_within(target, rules.prefix)) {
+    problem.text = "the link leads into the prefix itself";
     return {};
   }
   auto directory = os::open_at(AT_FDCWD, target.c_str(), os::kNameOnly | O_DIRECTORY);
@@ -69,7 +78,7 @@ UniqueFd open_tree(const std::string& target, const std::string& subdirectory, P
                                                : "the link does not lead to a directory: " + why;
     return {};
   }
-  return open_subdirectory(*std::move(directory), subdirectory, problem);
+  return open_subdirectory(*std::move(directory), rules.subdirectory, problem);
 }
 
 bool is_trustworthy_link(const struct stat& link, Problem& problem) {
@@ -83,7 +92,7 @@ bool is_trustworthy_link(const struct stat& link, Problem& problem) {
   return false;
 }
 
-ScoreboardEntry judge_entry(const std::string& scoreboard, const std::string& name, const std::string& subdirectory) {
+ScoreboardEntry judge_entry(const std::string& scoreboard, const std::string& name, const EntryRules& rules) {
   ScoreboardEntry entry{name, "", ""};
   Problem problem;
   struct stat link;
@@ -93,7 +102,7 @@ ScoreboardEntry judge_entry(const std::string& scoreboard, const std::string& na
   } else if (is_trustworthy_link(link, problem)) {
     const auto target = read_link(path);
     entry.target = target.ok() ? *target : "";
-    (void)open_tree(entry.target, subdirectory, problem);
+    (void)open_tree(entry.target, rules, problem);
   }
   entry.problem = problem.text;
   return entry;
@@ -106,12 +115,12 @@ bool is_entry_name(std::string_view name) {
 
 }  // namespace
 
-Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboard, const std::string& subdirectory) {
+Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboard, const EntryRules& rules) {
   DIR* const directory = opendir(scoreboard.c_str());
   if (directory == nullptr) return last_errno();
   std::vector<ScoreboardEntry> entries;
   while (const dirent* const found = readdir(directory)) {
-    if (is_entry_name(found->d_name)) entries.push_back(judge_entry(scoreboard, found->d_name, subdirectory));
+    if (is_entry_name(found->d_name)) entries.push_back(judge_entry(scoreboard, found->d_name, rules));
   }
   closedir(directory);
   std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
@@ -200,7 +209,8 @@ std::shared_ptr<TreeDirectory> CallerTrees::known(const std::string& name, const
     directory = entry->second.directory;
   }
   if (directory == nullptr) return nullptr;
-  const std::string path = options_.subdirectory.empty() ? link.target : link.target + "/" + options_.subdirectory;
+  const std::string path =
+      options_.rules.subdirectory.empty() ? link.target : link.target + "/" + options_.rules.subdirectory;
   struct stat attr;
   if (lstat(path.c_str(), &attr) != 0) return nullptr;
   return attr.st_dev == directory->device() && attr.st_ino == directory->inode() ? directory : nullptr;
@@ -208,7 +218,7 @@ std::shared_ptr<TreeDirectory> CallerTrees::known(const std::string& name, const
 
 Result<std::shared_ptr<TreeDirectory>> CallerTrees::resolve(const std::string& name, const LinkIdentity& link) {
   Problem problem;
-  UniqueFd root = open_tree(link.target, options_.subdirectory, problem);
+  UniqueFd root = open_tree(link.target, options_.rules, problem);
   std::shared_ptr<TreeDirectory> fresh;
   if (root.is_open()) {
     auto opened = TreeDirectory::open(std::move(root), options_.backing);

@@ -21,8 +21,14 @@ struct ScoreboardEntry {
   std::string problem;  ///< for people; empty when the entry is usable
 };
 
+/** Where scoreboard entries may lead. */
+struct EntryRules {
+  std::string subdirectory;  ///< of an entry's directory; "" for the directory itself
+  std::string prefix;        ///< what is mounted over: a tree may not lie in it, or serving it would wait for itself
+};
+
 /** Every entry of a scoreboard, as the file system judges it. */
-Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboard, const std::string& subdirectory);
+Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboard, const EntryRules& rules);
 
 /**
  * Which tree each caller sees: reads the scoreboard, a root-owned directory of symbolic links `<uid> -> <directory>`.
@@ -34,8 +40,8 @@ Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboa
 class CallerTrees {
  public:
   struct Options {
-    std::string scoreboard;    ///< absolute path
-    std::string subdirectory;  ///< of an entry's directory; "" for the directory itself
+    std::string scoreboard;  ///< absolute path
+    EntryRules rules;
     bool map_owner = false;
     BackingKind backing = BackingKind::kAuto;
   };

@@ -27,7 +27,7 @@ struct Fixture {
     scratch.point("7722", scratch.path("bert"));
   }
   CallerTrees trees(bool map_owner = false) {
-    return CallerTrees({scratch.path("scoreboard"), "local", map_owner}, covered);
+    return CallerTrees({scratch.path("scoreboard"), {"local", scratch.path("covered")}, map_owner}, covered);
   }
   ino_t inode(const std::string& name) {
     struct stat attr;
@@ -38,7 +38,8 @@ struct Fixture {
   void check_refused(CallerTrees& judged, const char* reason) {
     CHECK(judged.at_shared_root(caller(kAnna)).error() == EACCES);
     CHECK(judged.at_tree_root(kAnna, kAnna).error() == EACCES);
-    for (const ScoreboardEntry& entry : *read_scoreboard(scratch.path("scoreboard"), "local")) {
+    for (const ScoreboardEntry& entry :
+         *read_scoreboard(scratch.path("scoreboard"), {"local", scratch.path("covered")})) {
       if (entry.name == "7721") CHECK(entry.problem.find(reason) != std::string::npos);
     }
     CHECK(judged.at_shared_root(caller(kBert)).ok());
@@ -100,6 +101,11 @@ TEST_CASE_FIXTURE(Fixture, "an entry that cannot be used refuses its caller, wha
     rmdir(scratch.path("anna/local").c_str());
     scratch.make_file("anna/local", "");
     check_refused(judged, "not a directory");
+  }
+  SUBCASE("it leads into the prefix itself") {
+    scratch.make_directory("covered/anna/local", kAnna);
+    scratch.point("7721", scratch.path("covered/anna"));
+    check_refused(judged, "into the prefix");
   }
   SUBCASE("its directory is itself a link") {
     REQUIRE(symlink(scratch.path("bert").c_str(), scratch.path("alias").c_str()) == 0);

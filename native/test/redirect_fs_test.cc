@@ -46,7 +46,7 @@ struct Fixture {
 
   void mount(RedirectFs::Options options) {
     options.trees.scoreboard = scratch.path("scoreboard");
-    options.trees.subdirectory = "local";
+    options.trees.rules.subdirectory = "local";
     options.trees.backing = backing();
     options.doors_name = ".doors";
     fs = std::make_unique<RedirectFs>(options, scratch.directory("covered", backing()));
@@ -326,6 +326,27 @@ TEST_CASE_FIXTURE(Fixture, "extended attributes are kept, listed and removed, by
   CHECK(fs->getxattr(anna, file, "user.colour", 64).error() == ENODATA);
 }
 
+TEST_CASE_FIXTURE(Fixture, "an access control list is its owner's to change, and names of trusted attributes are root's") {
+  const NodeId file = look_up(anna, kRootId, "who");
+  // Version 2; user::rw-, user:bert:rw-, group::r--, mask::rw-, other::r--
+  const char list[] =
+      "\2\0\0\0"
+      "\1\0\6\0\xff\xff\xff\xff"
+      "\2\0\6\0\x2a\x1e\0\0"
+      "\4\0\4\0\xff\xff\xff\xff"
+      "\x10\0\6\0\xff\xff\xff\xff"
+      "\x20\0\4\0\xff\xff\xff\xff";
+  const char* const name = "system.posix_acl_access";
+  CHECK(fs->setxattr(bert, file, name, list, sizeof list - 1, 0).error() == EPERM);
+  CHECK(fs->setxattr(anna, file, name, list, sizeof list - 1, 0).ok());
+  CHECK(fs->removexattr(bert, file, name).error() == EPERM);
+  CHECK(fs->removexattr(anna, file, name).ok());
+  REQUIRE(fs->setxattr(root, file, "trusted.secret", "1", 1, 0).ok());
+  REQUIRE(fs->setxattr(anna, file, "user.colour", "blue", 4, 0).ok());
+  CHECK(*fs->listxattr(anna, file, 64) == std::string("user.colour\0", 12));
+  CHECK(fs->listxattr(root, file, 64)->size() == 12 + 15);
+}
+
 TEST_CASE_FIXTURE(Fixture, "rename honours its flags") {
   scratch.make_file("anna/local/other", "other", kAnna);
   CHECK(fs->rename(anna, kRootId, "who", kRootId, "other", RENAME_NOREPLACE).error() == EEXIST);
@@ -335,7 +356,7 @@ TEST_CASE_FIXTURE(Fixture, "rename honours its flags") {
 }
 
 TEST_CASE_FIXTURE(Fixture, "with map-owner two callers take turns on one tree, each as its owner") {
-  mount({.trees = {.scoreboard = {}, .subdirectory = {}, .map_owner = true}, .doors_name = {}});
+  mount({.trees = {.scoreboard = {}, .rules = {}, .map_owner = true}, .doors_name = {}});
   scratch.point("7722", scratch.path("anna"));
   CHECK(fs->lookup(bert, kRootId, "who")->attr.st_uid == kBert);
   CHECK(fs->lookup(anna, kRootId, "who")->attr.st_uid == kAnna);
@@ -381,7 +402,20 @@ TEST_CASE_FIXTURE(Fixture, "callers at work on the same names at once never meet
   CHECK(wrong == 0);
 }
 
+TEST_CASE_FIXTURE(Fixture, "what is below the shared root moves there only where the kernel does not keep names") {
+  const NodeId lib = look_up(anna, kRootId, "lib");
+  CHECK(fs->create(anna, lib, "f", 0644, O_RDWR).ok());
+  CHECK(fs->rename(anna, lib, "f", kRootId, "planted", 0).error() == EXDEV);
+  CHECK(fs->rename(anna, lib, "f", kRootId, "who", os::kExchange).error() == EXDEV);
+  CHECK(fs->rename(anna, kRootId, "who", lib, "f", os::kExchange).error() == EXDEV);
+  CHECK(fs->rename(anna, kRootId, "who", lib, "who", 0).ok());
+  CHECK(fs->rename(anna, lib, "f", lib, "g", 0).ok());
+}
+
 TEST_CASE_FIXTURE(Fixture, "files are found after they and their ancestors were renamed, and by every name they have") {
+  RedirectFs::Options options;
+  options.cache_names = false;
+  mount(options);
   const NodeId lib = look_up(anna, kRootId, "lib");
   const NodeId deep = fs->mkdir(anna, lib, "deep", 0755)->id;
   const auto made = fs->create(anna, deep, "f", 0644, O_RDWR);

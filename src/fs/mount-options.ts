@@ -2,6 +2,12 @@ import { ObuilderError } from '../errors.ts';
 
 const DEFAULTS = ['allow_other', 'default_permissions', 'nosuid', 'nodev'];
 
+/**
+ * macFUSE ignores how long names may be cached, and would show one caller another's: with novncache it asks for every component.
+ * nobrowse keeps Finder and its daemons away.
+ */
+const MACOS_DEFAULTS = [...DEFAULTS, 'novncache', 'nobrowse'];
+
 /** What libfuse 3 and mount(2) take on Linux. Whatever else is refused before libfuse does, which names neither program nor remedy. */
 const SWITCHES = new Set(
   (
@@ -24,13 +30,19 @@ const VALUES = new Set([
  * @param source what the mount table shows as the device.
  * @throws {ObuilderError} BAD_OPTION for one that is not known; on macOS macFUSE judges by itself.
  */
-export function mountOptions(given: readonly string[], source: string): string[] {
+export function mountOptions(
+  given: readonly string[],
+  source: string,
+  platform: NodeJS.Platform = process.platform,
+): string[] {
   const options = given.flatMap((one) => one.split(',')).filter((option) => option !== '');
-  if (process.platform !== 'darwin') options.forEach(checkOption);
+  const isMacos = platform === 'darwin';
+  if (!isMacos) options.forEach(checkOption);
   const said = new Set(options.flatMap((option) => [option, opposite(option)]));
   // A comma would begin the next option.
   const fsname = `fsname=${source.replaceAll(/[\\,]/g, '\\$&')}`;
-  return [...DEFAULTS.filter((option) => !said.has(option)), fsname, 'subtype=obuilder-fs', ...options];
+  const defaults = (isMacos ? MACOS_DEFAULTS : DEFAULTS).filter((option) => !said.has(option));
+  return [...defaults, fsname, ...(isMacos ? [] : ['subtype=obuilder-fs']), ...options];
 }
 
 function opposite(option: string): string {

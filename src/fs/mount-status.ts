@@ -72,7 +72,7 @@ function statusOf(record: MountRecord, counts: readonly TreeCounts[]): Omit<Moun
     cache: record.cache,
     mapOwner: record.mapOwner,
     backing: record.backing,
-    entries: readEntries(record.scoreboard, record.subdirectory, counts),
+    entries: readEntries(record, counts),
     others: countersOf(counts, ''),
   };
 }
@@ -94,9 +94,12 @@ function unknownMount(prefix: string, scoreboard: string): MountStatus {
 }
 
 // A scoreboard that is gone or unsafe makes every entry unusable; the mount answers EACCES by itself then.
-function readEntries(scoreboard: string, subdirectory: string, counts: readonly TreeCounts[]): EntryStatus[] {
+function readEntries(
+  { scoreboard, subdirectory, prefix }: MountRecord,
+  counts: readonly TreeCounts[],
+): EntryStatus[] {
   try {
-    return listScoreboard(scoreboard, subdirectory).map((entry) => ({
+    return listScoreboard(scoreboard, subdirectory, prefix).map((entry) => ({
       ...entryStatus(entry, subdirectory),
       counters: countersOf(counts, entry.name),
     }));

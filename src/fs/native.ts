@@ -15,6 +15,7 @@ export interface NativeAddon {
   readScoreboard(
     scoreboard: string,
     subdirectory: string,
+    prefix: string,
   ): { name: string; target: string; problem: string }[];
   /** Whether the lock was taken (flock LOCK_NB). */
   flockTry(fd: number, exclusive: boolean): boolean;

@@ -52,11 +52,14 @@ export function createScoreboard(scoreboard: string): void {
   checkScoreboard(scoreboard);
 }
 
-/** @param subdirectory of an entry's directory that is its tree, '' for the directory itself. */
-export function listScoreboard(scoreboard: string, subdirectory: string): ScoreboardEntry[] {
+/**
+ * @param subdirectory of an entry's directory that is its tree, '' for the directory itself.
+ * @param prefix that it serves: no entry may lead into it; '' where none is meant.
+ */
+export function listScoreboard(scoreboard: string, subdirectory: string, prefix = ''): ScoreboardEntry[] {
   checkScoreboard(scoreboard);
   return native()
-    .readScoreboard(scoreboard, subdirectory)
+    .readScoreboard(scoreboard, subdirectory, prefix)
     .map(({ name, target, problem }) => ({ name, target, problem: problem === '' ? undefined : problem }));
 }
 
