@@ -142,6 +142,10 @@ Status RedirectFs::rename(const Caller& caller, NodeId parent, const char* name,
   const auto to = parent_of(caller, new_parent, new_name);
   if (!to.ok()) return to.failure();
   if (from->tree->directory != to->tree->directory) return Errno{EXDEV};
+  // The kernel moves its dentry along, and that stays valid for as long as was said below: every caller would find it at the root.
+  const bool is_exchange = (flags & os::kExchange) != 0;
+  if (to->is_shared_root() && entry_timeout(*from) > 0) return Errno{EXDEV};
+  if (is_exchange && from->is_shared_root() && entry_timeout(*to) > 0) return Errno{EXDEV};
   const Victim moved = victim(*from, name);
   const Victim other = victim(*to, new_name);
   const Target& checked = from->is_shared_root() ? *from : *to;
@@ -152,7 +156,7 @@ Status RedirectFs::rename(const Caller& caller, NodeId parent, const char* name,
   if (from->tree != to->tree) from->tree->note_change();
   const bool is_same_file = moved.node != nullptr && moved.node == other.node;
   if (is_same_file) return done;  // two names of one file: nothing was moved
-  if ((flags & os::kExchange) != 0) {
+  if (is_exchange) {
     renamed(other, to->child(new_name), from->child(name));
   } else {
     lost_name(other, to->child(new_name));
