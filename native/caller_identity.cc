@@ -37,7 +37,7 @@ ScopedIdentity::~ScopedIdentity() {
 #pragma clang diagnostic pop
 }
 
-std::vector<gid_t> supplementary_groups(pid_t) { return {}; }
+std::optional<std::vector<gid_t>> supplementary_groups(pid_t) { return std::vector<gid_t>(); }
 
 #else
 
@@ -73,15 +73,15 @@ ScopedIdentity::ScopedIdentity(uid_t uid, gid_t gid, const std::vector<gid_t>& g
 
 ScopedIdentity::~ScopedIdentity() { restore_or_die(has_groups_); }
 
-std::vector<gid_t> supplementary_groups(pid_t pid) {
+std::optional<std::vector<gid_t>> supplementary_groups(pid_t pid) {
   const std::string path = "/proc/" + std::to_string(pid) + "/status";
   const UniqueFd status(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!status.is_open()) return {};
+  if (!status.is_open()) return std::nullopt;
   std::string text;
   char chunk[4096];
   for (ssize_t got; (got = read(status.get(), chunk, sizeof chunk)) > 0;) text.append(chunk, got);
   const size_t at = text.find("\nGroups:");
-  if (at == std::string::npos) return {};
+  if (at == std::string::npos) return std::nullopt;
   std::vector<gid_t> groups;
   const char* cursor = text.c_str() + at + strlen("\nGroups:");
   const char* const line_end = strchr(cursor, '\n');

@@ -45,8 +45,8 @@ class ScopedIdentity {
   [[maybe_unused]] bool has_groups_ = false;  ///< Linux only
 };
 
-/** The supplementary groups of a thread; empty when it is gone or the system does not tell. */
-std::vector<gid_t> supplementary_groups(pid_t pid);
+/** The supplementary groups of a thread; none when it is gone. macOS: always empty, as an assumed identity has none there. */
+std::optional<std::vector<gid_t>> supplementary_groups(pid_t pid);
 
 /** Drops the supplementary groups that this process was started with. Call before threads are made. */
 void drop_own_groups();
@@ -56,18 +56,21 @@ inline bool is_refusal(int error) { return error == EACCES || error == EPERM; }
 /**
  * Runs `operation` as `identity`. Supplementary groups cost a read of /proc, so they are added in a second try only when the
  * first was refused. `groups_first` asks for them at once: where a group is granted less than others are, a first try
- * without groups would be granted too much.
+ * without groups would be granted too much. Who is killed in mid-request has no groups to be read any more, and is refused.
  */
 template <typename Operation>
 auto run_as(const Identity& identity, bool groups_first, Operation operation) -> decltype(operation()) {
-  if (!groups_first) {
+  Errno refusal{EACCES};
+  if (!groups_first || identity.uid == 0) {
     ScopedIdentity scope(identity.uid, identity.gid);
     if (!scope.is_assumed()) return Errno{EPERM};
     auto result = operation();
     if (result.ok() || !is_refusal(result.error()) || identity.uid == 0) return result;
+    refusal = result.failure();
   }
-  const std::vector<gid_t> groups = supplementary_groups(identity.pid);
-  ScopedIdentity scope(identity.uid, identity.gid, groups);
+  const auto groups = supplementary_groups(identity.pid);
+  if (!groups) return refusal;
+  ScopedIdentity scope(identity.uid, identity.gid, *groups);
   if (!scope.is_assumed()) return Errno{EPERM};
   return operation();
 }
