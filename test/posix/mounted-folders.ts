@@ -1,0 +1,48 @@
+import { chmodSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { createScratchMount, mainProgram, type ScratchMount } from '../helpers/scratch-mount.ts';
+
+/** A way of serving a prefix. */
+export interface Serving {
+  readonly backing: 'handles' | 'paths' | 'descriptors';
+  readonly cache: 'auto' | 'none';
+}
+
+export const servings: readonly Serving[] = (['handles', 'paths'] as const).flatMap((backing) =>
+  (['auto', 'none'] as const).map((cache) => ({ backing, cache })),
+);
+
+/** A served folder of root's and everybody's (entries `0` and `default`), empty and open to all, with set-id bits and devices. */
+export interface MountedFolder {
+  readonly scratch: ScratchMount;
+  readonly folder: string;
+  /** A folder below the prefix, for what must not be the mount's root. */
+  readonly below: string;
+  /** The command that sees the tree by its own root. */
+  asTreeRoot(argv: string[]): string[];
+}
+
+export function mountFolder({ backing, cache }: Serving): MountedFolder {
+  const scratch = createScratchMount();
+  const tree = scratch.path('everybody');
+  for (const made of [tree, join(tree, 'local')]) mkdirSync(made);
+  chmodSync(join(tree, 'local'), 0o777);
+  for (const entry of [0, 'default']) scratch.point(entry, tree);
+  scratch.mount(
+    `--backing=${backing}`,
+    `--cache=${cache}`,
+    ...['-o', 'allow_other,default_permissions,suid,dev'],
+  );
+  return {
+    scratch,
+    folder: scratch.prefix,
+    below: join(scratch.prefix, 'below'),
+    asTreeRoot: (argv) => [
+      process.execPath,
+      mainProgram,
+      'exec',
+      `--state-dir=${scratch.stateDir}`,
+      ...['--uid=0', '--prefix-mode=tree', scratch.prefix, '--', ...argv],
+    ],
+  };
+}
