@@ -131,6 +131,12 @@ export function asUid(uid: number, argv: readonly string[]): string[] {
   return ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--', ...argv];
 }
 
+/** As `asUid`, for a program of this checkout: the uid may not otherwise be able to read where it lies. */
+export function asUidReadingAll(uid: number, argv: readonly string[]): string[] {
+  const [setpriv = '', ...ids] = asUid(uid, argv);
+  return [setpriv, '--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search', ...ids];
+}
+
 export function runAs(uid: number, argv: readonly string[]): CommandAnswer {
   return runProgram(asUid(uid, argv));
 }

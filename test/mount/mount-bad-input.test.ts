@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
   anna,
-  asUid,
+  asUidReadingAll,
   bert,
   carl,
   createScratchMount,
@@ -130,7 +130,7 @@ const inputs: readonly BadInput[] = [
       name: `${[command, ...options].join(' ')}, not as root`,
       args: (s) =>
         ({ mount: mount(...options)(s), status: ['status'] })[command] ?? [command, s.prefix, ...options],
-      wrap: (argv) => asUid(anna, [...argv, ...(command === 'exec' ? ['--', 'true'] : [])]),
+      wrap: (argv) => asUidReadingAll(anna, [...argv, ...(command === 'exec' ? ['--', 'true'] : [])]),
       says: () => ['needs root', 'sudo'],
       code: 1,
     }),
