@@ -1,8 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { opendir } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { lockFile, untilUnlocked, watchUntilUnlocked, type FileLock } from './file-lock.ts';
+import { withMountCapabilities } from './mount-capabilities.ts';
+import { answers, PROBE_TIMES, watchAnswers, type ProbeTimes } from './mount-probe.ts';
 import { mountAt, OUR_FS_TYPE } from './mount-table.ts';
 import { native } from './native.ts';
 import { canonicalPrefix } from './prefix-path.ts';
@@ -19,7 +22,11 @@ import { listScoreboard } from './scoreboard.ts';
 /**
  * Keeps prefixes mounted for builds. Each prefix is served by a mount process of its own, which outlives this process if other
  * builds use it: they share it under a lease, a flock that dies with its holder. The last one out ends the mount; if all are
- * killed, the mount process sees the lease come free and ends by itself. A dead mount is cleared before a new one is made.
+ * killed, the mount process sees the lease come free and ends by itself.
+ *
+ * While a lease is held, its holder watches the mount: one whose process died is cleared and replaced at once, one that does not
+ * answer is killed first. Of several holders exactly one does it. The lease of a lost mount stays with its holder, so that the new one
+ * lives; whoever wants to use the new one takes a lease on it, then closes the old.
  */
 export interface PrefixLease {
   readonly record: MountRecord;
@@ -38,6 +45,8 @@ export interface PrefixLeaseRequest {
   readonly program: readonly string[];
   /** Ends every process of the mapped uids: without their mount they would see the covered directory. */
   readonly endProcesses: (uids: readonly number[]) => Promise<void>;
+  /** When a mount process counts as hung. */
+  readonly probe?: ProbeTimes;
 }
 
 /** @throws {ObuilderError} when the prefix cannot be mounted, or serves another scoreboard. */
@@ -48,8 +57,9 @@ export async function leasePrefix(request: PrefixLeaseRequest): Promise<PrefixLe
   try {
     const lease = await lockFile(files.lease, 'shared');
     try {
-      const record = await liveOrNewMount({ ...request, prefix }, files);
-      return heldLease(request, record, files, lease);
+      const canonical = { ...request, prefix };
+      const record = await liveOrNewMount(canonical, files);
+      return heldLease(canonical, record, files, lease);
     } catch (error) {
       lease.release();
       throw error;
@@ -104,6 +114,7 @@ async function checkNotServed(prefix: string): Promise<void> {
 
 /** Whether nothing serves a mount any more. Opening the directory always asks the mount process; a stat may be answered by a cache. */
 async function isDead(prefix: string): Promise<boolean> {
+  if (!(await answers(prefix, PROBE_TIMES.deadlineMs))) return false;
   try {
     await (await opendir(prefix)).close();
     return false;
@@ -160,7 +171,7 @@ async function startMountProcess(request: PrefixLeaseRequest, files: PrefixFiles
  * answer. Its later words go to `log`.
  */
 export async function startInBackground(argv: readonly string[], log: string): Promise<number> {
-  const [command = '', ...args] = argv;
+  const [command = '', ...args] = withMountCapabilities(argv);
   const out = openSync(log, 'w', 0o600);
   const child = spawn(command, args, { detached: true, stdio: ['ignore', out, out, 'ipc'], cwd: '/' });
   closeSync(out);
@@ -218,20 +229,21 @@ function heldLease(
   lease: FileLock,
 ): PrefixLease {
   const lost = new AbortController();
+  const closing = new AbortController();
   let closed: Promise<void> | undefined;
-  // The mount process holds its lock for as long as it serves, and the kernel lets go of it when it dies.
-  const ended = watchUntilUnlocked(files.serving);
-  ended.then(
-    () => {
-      if (closed === undefined) lost.abort(new Error(`the mount of ${record.prefix} was lost`));
-    },
-    (error: unknown) => lost.abort(error),
-  );
+  const onLost = () => lost.abort(new Error(`the mount of ${record.prefix} was lost`));
+  guardMount({ request, files, onLost, closing: closing.signal }, record).catch((error: unknown) => {
+    onLost();
+    const why = error instanceof Error ? error.message : String(error);
+    console.error(`obuilder-fs: the mount of ${record.prefix} is not replaced: ${why}`);
+  });
   const close = async () => {
+    closing.abort();
     const change = await lockFile(files.change, 'exclusive');
     try {
+      const live = liveRecord(files);
       const isLast = lease.tryUpgrade();
-      if (isLast && record.isLeased) await endMount(request, record, files);
+      if (isLast && (live ?? record).isLeased) await endMount(request, live, files);
     } finally {
       lease.release();
       change.release();
@@ -240,9 +252,98 @@ function heldLease(
   return { record, lost: lost.signal, close: () => (closed ??= close()) };
 }
 
-async function endMount(request: PrefixLeaseRequest, record: MountRecord, files: PrefixFiles): Promise<void> {
-  // Its lock is held, so the pid is still that process.
-  if (liveRecord(files)?.pid === record.pid) process.kill(record.pid, 'SIGTERM');
-  await untilUnlocked(files.serving);
-  await clearDeadMount(record.prefix, request.scoreboard, files, request.endProcesses);
+interface Guard {
+  readonly request: PrefixLeaseRequest;
+  readonly files: PrefixFiles;
+  readonly onLost: () => void;
+  /** Aborted when the lease is given back. */
+  readonly closing: AbortSignal;
+}
+
+/** A mount that lives shorter than this is replaced only after as long: one that dies at once must not keep the machine busy. */
+const SHORT_LIFE_MS = 1_000;
+
+/** Replaces the mount, and what replaced it, whenever it is lost. Keeps no process from ending but while it replaces. */
+async function guardMount(guard: Guard, first: MountRecord): Promise<void> {
+  let record: MountRecord | undefined = first;
+  while (record !== undefined) {
+    const since = Date.now();
+    await untilLost(guard, record);
+    if (guard.closing.aborted) return;
+    guard.onLost();
+    if (Date.now() - since < SHORT_LIFE_MS && record !== first) await delay(SHORT_LIFE_MS);
+    record = await replaceMountPatiently(guard);
+  }
+}
+
+async function untilLost({ request, files, closing }: Guard, record: MountRecord): Promise<void> {
+  const over = new AbortController();
+  // The mount process holds its lock for as long as it serves, and the kernel lets go of it when it dies.
+  const ended = watchUntilUnlocked(files.serving);
+  // Who is late to the lock finds it with the next mount's process.
+  const isServing = () => isServedBy(record, files);
+  const replaced = watchAnswers(
+    record.prefix,
+    request.probe ?? PROBE_TIMES,
+    isServing,
+    AbortSignal.any([over.signal, closing]),
+  ).then(async (isFine) => {
+    if (isFine) return;
+    signalServing(record, files, 'SIGKILL');
+    while (isServing() && !closing.aborted) await delay(20);
+  });
+  try {
+    await Promise.race([ended, replaced]);
+  } finally {
+    over.abort();
+  }
+}
+
+const REPLACEMENTS_MAX = 5;
+
+/** As `replaceMount`, again where that fails: the new process may have been killed before it served. */
+async function replaceMountPatiently(guard: Guard): Promise<MountRecord | undefined> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await replaceMount(guard);
+    } catch (error) {
+      if (attempt === REPLACEMENTS_MAX) throw error;
+      await delay(SHORT_LIFE_MS);
+    }
+  }
+}
+
+/** The mount that serves now, a new one unless another holder has made it; undefined when the lease was given back meanwhile. */
+async function replaceMount({ request, files, closing }: Guard): Promise<MountRecord | undefined> {
+  const change = await lockFile(files.change, 'exclusive');
+  try {
+    return closing.aborted ? undefined : await liveOrNewMount(request, files);
+  } finally {
+    change.release();
+  }
+}
+
+function isServedBy(record: MountRecord, files: PrefixFiles): boolean {
+  return liveRecord(files)?.doorsName === record.doorsName;
+}
+
+// Its lock is held, so the pid is still that process.
+function signalServing(record: MountRecord, files: PrefixFiles, signal: NodeJS.Signals): void {
+  if (isServedBy(record, files)) process.kill(record.pid, signal);
+}
+
+/** Ends the mount process, if there still is one, and takes away what is left of its mount. */
+async function endMount(
+  request: PrefixLeaseRequest,
+  record: MountRecord | undefined,
+  files: PrefixFiles,
+): Promise<void> {
+  if (record !== undefined) {
+    signalServing(record, files, 'SIGTERM');
+    const { deadlineMs } = request.probe ?? PROBE_TIMES;
+    const impatience = setTimeout(() => signalServing(record, files, 'SIGKILL'), deadlineMs);
+    await untilUnlocked(files.serving);
+    clearTimeout(impatience);
+  }
+  await clearDeadMount(request.prefix, request.scoreboard, files, request.endProcesses);
 }

@@ -45,7 +45,7 @@ export function parseMountOutput(text: string): MountEntry[] {
 }
 
 // The kernel writes blanks, tabs, newlines and backslashes as \ooo, byte by byte.
-function unescapeOctal(text: string): string {
+export function unescapeOctal(text: string): string {
   if (!text.includes('\\')) return text;
   const bytes = Buffer.from(text, 'utf8').toString('latin1');
   const plain = bytes.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));

@@ -16,14 +16,20 @@ export interface MountedPrefix extends PrefixView {
 export function createMountedPrefix(request: PrefixLeaseRequest): MountedPrefix {
   let leased: Promise<PrefixLease> | undefined;
 
-  async function lease(): Promise<PrefixLease> {
-    const current = await leased;
+  // One after the other: callers at once share a lease.
+  function lease(): Promise<PrefixLease> {
+    return (leased = renewed(leased));
+  }
+
+  async function renewed(before: Promise<PrefixLease> | undefined): Promise<PrefixLease> {
+    const current = await before?.catch(() => undefined);
     if (current !== undefined && !current.lost.aborted) return current;
-    await current?.close();
     createScoreboard(request.scoreboard);
-    leased = leasePrefix(request);
-    leased.catch(() => (leased = undefined));
-    return await leased;
+    try {
+      return await leasePrefix(request);
+    } finally {
+      await current?.close(); // not before: the last one out would end the mount that has replaced the lost one
+    }
   }
 
   return {

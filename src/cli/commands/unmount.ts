@@ -1,10 +1,18 @@
 import type { CommandModule } from 'yargs';
 import { errnoCode, ObuilderError } from '../../errors.ts';
-import { untilUnlocked } from '../../fs/file-lock.ts';
+import { lockFile, untilUnlocked } from '../../fs/file-lock.ts';
 import { mountAt, OUR_FS_TYPE } from '../../fs/mount-table.ts';
+import { mountUsers, type MountUser } from '../../fs/mount-users.ts';
 import { native } from '../../fs/native.ts';
 import { canonicalPrefix, checkRoot } from '../../fs/prefix-path.ts';
-import { createRunDirectory, liveRecord, prefixFiles, removeRecord } from '../../fs/run-directory.ts';
+import {
+  createRunDirectory,
+  liveRecord,
+  prefixFiles,
+  removeRecord,
+  type MountRecord,
+  type PrefixFiles,
+} from '../../fs/run-directory.ts';
 import { stateDirOption } from '../common-options.ts';
 
 const PATIENCE_MS = 2000;
@@ -34,13 +42,32 @@ export const unmountCommand: CommandModule<object, UnmountArguments> = {
     const prefix = await canonicalPrefix(argv.prefix);
     await checkOurs(prefix);
     const files = prefixFiles(createRunDirectory(argv['state-dir']), prefix);
-    const wasLive = liveRecord(files) !== undefined;
-    unmount(prefix, argv.force || !wasLive);
-    await untilReleased(files.serving, prefix);
-    removeRecord(files);
+    // Who holds a lease on the mount makes it anew once this is over, not before.
+    const change = await lockFile(files.change, 'exclusive');
+    try {
+      await takeAway(prefix, files, argv.force);
+    } finally {
+      change.release();
+    }
     console.log(`obuilder-fs: ${prefix} is unmounted`);
   },
 };
+
+async function takeAway(prefix: string, files: PrefixFiles, force: boolean): Promise<void> {
+  const record = liveRecord(files);
+  unmount(prefix, force || record === undefined);
+  // Without its mount a process that answers ends at once.
+  const hung =
+    force && record !== undefined ? setTimeout(() => killServing(record, files), PATIENCE_MS) : undefined;
+  await untilReleased(files.serving, prefix);
+  clearTimeout(hung);
+  removeRecord(files);
+}
+
+// Its lock is held, so the pid is still that process.
+function killServing(record: MountRecord, files: PrefixFiles): void {
+  if (liveRecord(files)?.doorsName === record.doorsName) process.kill(record.pid, 'SIGKILL');
+}
 
 /**
  * Waits for the mount process, which ends when nothing holds the mount any more: not before, or the next mount would find it busy.
@@ -74,9 +101,22 @@ function unmount(prefix: string, force: boolean): void {
     native().unmount(prefix, force ? 'abort' : 'idle');
   } catch (cause) {
     if (errnoCode(cause) !== 'EBUSY') throw cause;
-    throw new ObuilderError('PREFIX_IN_USE', `prefix ${prefix} is in use`, {
-      hint: `end what uses it (fuser -vm ${prefix} lists it), or: obuilder-fs unmount --force ${prefix}`,
-      cause,
-    });
+    throw prefixInUse(prefix, mountUsers(prefix), cause);
   }
+}
+
+const USERS_MAX = 10;
+
+function prefixInUse(prefix: string, users: readonly MountUser[], cause: unknown): ObuilderError {
+  for (const { pid, command, path } of users.slice(0, USERS_MAX))
+    console.error(`obuilder-fs: pid ${pid} (${command}) holds ${path}`);
+  if (users.length > USERS_MAX) console.error(`obuilder-fs: and ${users.length - USERS_MAX} more`);
+  const end =
+    users.length > 0
+      ? 'end what holds it'
+      : `end what uses it, such as a mount below it or "fuser -c ${prefix}"`;
+  return new ObuilderError('PREFIX_IN_USE', `prefix ${prefix} is in use`, {
+    hint: `${end}, or: obuilder-fs unmount --force ${prefix}`,
+    cause,
+  });
 }

@@ -1,0 +1,35 @@
+import { readFileSync } from 'node:fs';
+
+/**
+ * What a mount process needs of root's powers on Linux: to mount and to open by handle, to reach every file of a tree, to make files
+ * of any owner and kind, and to take on the identity of callers. Without sys_resource, quotas hold for what it writes.
+ */
+export const MOUNT_CAPABILITIES = [
+  'chown',
+  'dac_override',
+  'dac_read_search',
+  'fowner',
+  'fsetid',
+  'mknod',
+  'setfcap',
+  'setgid',
+  'setuid',
+  'sys_admin',
+] as const;
+
+const CAP_SETPCAP = 8n;
+
+/**
+ * The command that starts `argv` without any other capability, in any of its threads; it keeps the pid. Where this process may not
+ * take capabilities away, as in some containers, and on macOS, it is `argv` itself.
+ */
+export function withMountCapabilities(argv: readonly string[]): string[] {
+  if (process.platform !== 'linux' || !mayNarrow()) return [...argv];
+  const bounds = ['-all', ...MOUNT_CAPABILITIES.map((name) => `+${name}`)].join(',');
+  return ['setpriv', `--bounding-set=${bounds}`, '--inh-caps=-all', '--', ...argv];
+}
+
+function mayNarrow(): boolean {
+  const effective = /^CapEff:\t([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
+  return ((BigInt(`0x${effective}`) >> CAP_SETPCAP) & 1n) === 1n;
+}
