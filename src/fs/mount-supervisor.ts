@@ -32,6 +32,8 @@ export interface PrefixLease {
   readonly record: MountRecord;
   /** Aborted when the mount process is gone, for whatever reason, before `close`. */
   readonly lost: AbortSignal;
+  /** Whether it is gone now: `lost` follows a moment later. */
+  isLost(): boolean;
   /** Gives the mount back; resolves when it is gone, if nobody else uses it. Idempotent. */
   close(): Promise<void>;
 }
@@ -249,7 +251,12 @@ function heldLease(
       change.release();
     }
   };
-  return { record, lost: lost.signal, close: () => (closed ??= close()) };
+  return {
+    record,
+    lost: lost.signal,
+    isLost: () => lost.signal.aborted || !isServedBy(record, files),
+    close: () => (closed ??= close()),
+  };
 }
 
 interface Guard {

@@ -23,7 +23,7 @@ export function createMountedPrefix(request: PrefixLeaseRequest): MountedPrefix 
 
   async function renewed(before: Promise<PrefixLease> | undefined): Promise<PrefixLease> {
     const current = await before?.catch(() => undefined);
-    if (current !== undefined && !current.lost.aborted) return current;
+    if (current !== undefined && !current.isLost()) return current;
     createScoreboard(request.scoreboard);
     try {
       return await leasePrefix(request);
@@ -34,14 +34,16 @@ export function createMountedPrefix(request: PrefixLeaseRequest): MountedPrefix 
 
   return {
     async open(uid, rootfs): Promise<OpenPrefixView> {
-      const { record, lost } = await lease();
+      const mount = await lease();
+      const { record, lost } = mount;
       ensureTree(rootfs, request.subdirectory);
       setScoreboardEntry(request.scoreboard, String(uid), rootfs);
       const door = treeDoor(record, uid, uid);
-      await checkDoor(door, record.prefix);
+      await checkDoor(door, mount);
       return {
         treeDoor: door,
         lost,
+        isLost: () => mount.isLost(),
         close() {
           clearScoreboardEntry(request.scoreboard, String(uid));
           return Promise.resolve();
@@ -66,14 +68,14 @@ function ensureTree(rootfs: string, subdirectory: string): void {
 }
 
 /** A mount that died is told by `lost`; anything else wrong with the tree is told here, before the step meets it. */
-async function checkDoor(door: string, prefix: string): Promise<void> {
+async function checkDoor(door: string, mount: PrefixLease): Promise<void> {
   try {
     await stat(door);
   } catch (cause) {
-    if (errnoCode(cause) === 'ENOTCONN') return;
+    if (mount.isLost()) return;
     throw new ObuilderError(
       'TREE_UNUSABLE',
-      `the step's tree cannot be shown at ${prefix}: ${errnoCode(cause) ?? 'unknown error'}`,
+      `the step's tree cannot be shown at ${mount.record.prefix}: ${errnoCode(cause) ?? 'unknown error'}`,
       {
         hint: 'its "local" must be a directory; see: obuilder-fs status',
         cause,

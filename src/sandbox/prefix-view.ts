@@ -15,6 +15,8 @@ export interface OpenPrefixView {
   readonly treeDoor: string | undefined;
   /** Fires when the mount died: what the step saw since cannot be trusted. */
   readonly lost: AbortSignal;
+  /** Whether it has died by now: `lost` follows a moment later. To be asked before a result is taken. */
+  isLost(): boolean;
   close(): Promise<void>;
 }
 

@@ -106,7 +106,7 @@ async function runClaimed(host: Host, step: Step): Promise<StepOutcome> {
     const outcome = await withTmpDirectory(host, user, (tmpDirectory) =>
       runPlaced(host, { ...step, user, tmpDirectory, view, signal: stop }),
     );
-    return view?.lost.aborted === true ? mountLost(host, step) : outcome;
+    return view?.isLost() === true ? mountLost(host, step) : outcome;
   } finally {
     await view?.close();
   }

@@ -421,7 +421,12 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
         async open(viewUid: number, tree: string) {
           calls.push(`open ${viewUid} ${tree}`);
           const close = () => Promise.resolve(void calls.push('close'));
-          return Promise.resolve({ treeDoor: join(tree, 'local'), lost: lost.signal, close });
+          return Promise.resolve({
+            treeDoor: join(tree, 'local'),
+            lost: lost.signal,
+            isLost: () => lost.signal.aborted,
+            close,
+          });
         },
       };
       return { lost, calls, prefixView };
