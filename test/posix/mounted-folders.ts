@@ -19,7 +19,7 @@ export interface MountedFolder {
   /** A folder below the prefix, for what must not be the mount's root. */
   readonly below: string;
   /** The command that sees the tree by its own root. */
-  asTreeRoot(argv: string[]): string[];
+  readonly asTreeRoot: (argv: string[]) => string[];
 }
 
 export function mountFolder({ backing, cache }: Serving): MountedFolder {

@@ -57,10 +57,10 @@ POSIX_TEST(forget, "forget: files that the kernel dropped are found again, and a
   const auto path = [&](int i) { return dir + "/sub/file" + std::to_string(i); };
   for (int i = 0; i < 200; ++i) write_file(path(i), std::to_string(i));
   const Fd open_file = OPEN(path(7).c_str(), O_RDONLY);
-  OK(rename(path(7).c_str(), (dir + "/moved").c_str()));
+  OK(rename(path(7).c_str(), (dir + "/sub/moved").c_str()));
   drop_kernel_caches();
   CHECK_EQ(read_all(open_file), "7");
-  CHECK_EQ(read_file(dir + "/moved"), "7");
+  CHECK_EQ(read_file(dir + "/sub/moved"), "7");
   for (int i = 8; i < 200; ++i) CHECK_EQ(read_file(path(i)), std::to_string(i));
 }
 
@@ -250,8 +250,9 @@ POSIX_TEST(rename_flags, "rename with flags: RENAME_NOREPLACE refuses, RENAME_EX
   OK(rename_with(dir + "/d", dir + "/new", RENAME_NOREPLACE));
   CHECK_EQ(read_file(dir + "/new"), "a");
   FAILS(rename_with(dir + "/a", dir + "/new", RENAME_EXCHANGE | RENAME_NOREPLACE), EINVAL);
-  OK(rename_with(dir + "/new", dir + "/a/inside", RENAME_EXCHANGE));
-  CHECK_EQ(read_file(dir + "/new"), "i");
+  OK(mkdir((dir + "/a/below").c_str(), 0755));
+  OK(rename_with(dir + "/a/inside", dir + "/a/below", RENAME_EXCHANGE));
+  CHECK_EQ(read_file(dir + "/a/below"), "i");
 }
 
 POSIX_TEST(create_test, "create: O_EXCL takes no name that is there, and the descriptor works whatever the mode") {

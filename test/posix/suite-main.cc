@@ -51,7 +51,7 @@ static int run_tests(const std::string& dir, const char* pattern) {
   }
   bool all_passed = true;
   for (const Test& test : tests()) {
-    if (fnmatch(pattern, test.name, 0) == 0) all_passed &= run_test(test, dir);
+    if (fnmatch(pattern, test.name, FNM_EXTMATCH) == 0) all_passed &= run_test(test, dir);
   }
   return all_passed ? 0 : 1;
 }
