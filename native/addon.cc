@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "caller_trees.h"
+#include "capabilities.h"
 #include "js_values.h"
 #include "session.h"
 
@@ -154,6 +155,21 @@ Napi::Value read_scoreboard_entries(const Napi::CallbackInfo& info) {
   return list;
 }
 
+/** keepCapabilities([number…]): gives up every other one, for this thread and those it makes from now on. */
+void keep_capabilities_of(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 1 || !info[0].IsArray())
+    throw Napi::TypeError::New(env, "keepCapabilities takes an array of numbers");
+  const auto numbers = info[0].As<Napi::Array>();
+  uint64_t mask = 0;
+  for (uint32_t i = 0; i < numbers.Length(); ++i) {
+    const Napi::Value number = numbers[i];
+    mask |= uint64_t{1} << number.As<Napi::Number>().Uint32Value();
+  }
+  const Status kept = keep_capabilities(mask);
+  if (!kept.ok() && kept.error() != EPERM) throw system_error(env, kept.error(), "capset", "");
+}
+
 int flock_operation(const Napi::CallbackInfo& info) {
   if (info.Length() < 2 || !info[0].IsNumber() || !info[1].IsBoolean()) {
     throw Napi::TypeError::New(info.Env(), "flock takes a descriptor and whether the lock is exclusive");
@@ -201,6 +217,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("statistics", Napi::Function::New(env, statistics));
   exports.Set("unmount", Napi::Function::New(env, unmount));
   exports.Set("readScoreboard", Napi::Function::New(env, read_scoreboard_entries));
+  exports.Set("keepCapabilities", Napi::Function::New(env, keep_capabilities_of));
   exports.Set("flockTry", Napi::Function::New(env, flock_try));
   exports.Set("flockWait", Napi::Function::New(env, flock_wait));
   return exports;

@@ -1,21 +1,28 @@
 import { readFileSync } from 'node:fs';
+import { native } from './native.ts';
 
 /**
  * What a mount process needs of root's powers on Linux: to mount and to open by handle, to reach every file of a tree, to make files
  * of any owner and kind, and to take on the identity of callers. Without sys_resource, quotas hold for what it writes.
  */
-export const MOUNT_CAPABILITIES = [
-  'chown',
-  'dac_override',
-  'dac_read_search',
-  'fowner',
-  'fsetid',
-  'mknod',
-  'setfcap',
-  'setgid',
-  'setuid',
-  'sys_admin',
-] as const;
+const NUMBERS = {
+  chown: 0,
+  dac_override: 1,
+  dac_read_search: 2,
+  fowner: 3,
+  fsetid: 4,
+  setgid: 6,
+  setuid: 7,
+  sys_admin: 21,
+  mknod: 27,
+  setfcap: 31,
+} as const;
+export const MOUNT_CAPABILITIES = Object.keys(NUMBERS);
+
+/** Gives up all others in the calling thread, and so in the threads that will serve requests. */
+export function keepMountCapabilities(): void {
+  native().keepCapabilities(Object.values(NUMBERS));
+}
 
 const CAP_SETPCAP = 8n;
 

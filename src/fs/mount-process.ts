@@ -5,6 +5,7 @@ import { setTimeout } from 'node:timers/promises';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
 import { lockFile, tryLockFile, type FileLock } from './file-lock.ts';
+import { keepMountCapabilities } from './mount-capabilities.ts';
 import { native, type Backing } from './native.ts';
 import { mountOptions } from './mount-options.ts';
 import {
@@ -85,6 +86,7 @@ export async function serveMounts(request: MountRequest): Promise<ServedMounts> 
   const unmount = (force: boolean) => unmountAll(served, force);
   const atExit = () => unmountAll(served, true);
   process.on('exit', atExit);
+  keepMountCapabilities();
   try {
     for (const prefix of request.prefixes) {
       const mount = await reservePrefix(request, prefix, runDirectory);

@@ -17,6 +17,8 @@ export interface NativeAddon {
     subdirectory: string,
     prefix: string,
   ): { name: string; target: string; problem: string }[];
+  /** Gives up every other capability, for the calling thread and the threads it makes from now on. Linux. */
+  keepCapabilities(numbers: readonly number[]): void;
   /** Whether the lock was taken (flock LOCK_NB). */
   flockTry(fd: number, exclusive: boolean): boolean;
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */

@@ -1,8 +1,14 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync, chmodSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { mainProgram, mountsBelow, sweepScratchMounts, type CommandAnswer } from './scratch-mount.ts';
+import {
+  mainProgram,
+  makeScratchDirectory,
+  mountsBelow,
+  removeScratch,
+  type CommandAnswer,
+} from './scratch-mount.ts';
 import { removeTestUsers } from './test-users.ts';
 
 /** Build users of the build tests' own. */
@@ -40,10 +46,8 @@ export interface ScratchBuild {
 }
 
 export async function createScratchBuild(): Promise<ScratchBuild> {
-  sweepScratchMounts();
   await removeTestUsers([firstBuilder, secondBuilder]);
-  const directory = mkdtempSync('/var/tmp/obuilder-fs-test.');
-  chmodSync(directory, 0o755);
+  const directory = makeScratchDirectory();
   const path = (name: string) => join(directory, name);
   const prefix = path('prefix');
   const stateDir = path('state');
@@ -120,8 +124,7 @@ export async function createScratchBuild(): Promise<ScratchBuild> {
     ],
     async close() {
       await removeTestUsers([firstBuilder, secondBuilder]);
-      sweepScratchMounts();
-      rmSync(directory, { recursive: true, force: true });
+      removeScratch(directory);
     },
   };
 }

@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -27,7 +28,8 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 export const mainProgram = join(root, 'dist/cli/main.js');
 export const obuilderfsProgram = join(root, 'dist/cli/obuilderfs.js');
 
-const SCRATCH_PREFIX = '/var/tmp/obuilder-fs-test.';
+const SCRATCH_PARENT = '/var/tmp';
+const SCRATCH_NAME = 'obuilder-fs-test';
 /** Guards against hangs; nothing here takes a tenth of it. */
 const HANG_MS = 60_000;
 
@@ -66,9 +68,7 @@ export interface ScratchMount {
 }
 
 export function createScratchMount(): ScratchMount {
-  sweepScratchMounts();
-  const directory = mkdtempSync(SCRATCH_PREFIX);
-  chmodSync(directory, 0o755);
+  const directory = makeScratchDirectory();
   const path = (name: string) => join(directory, name);
   const [prefix, scoreboard, stateDir] = [path('prefix'), path('scoreboard'), path('state')];
   for (const made of [prefix, scoreboard, stateDir]) mkdirSync(made, { mode: 0o755 });
@@ -149,18 +149,24 @@ export function mountsBelow(directory: string): string[] {
     .filter((point) => point === directory || point.startsWith(`${directory}/`));
 }
 
-/** Takes away what killed tests left. */
-export function sweepScratchMounts(): void {
-  const left = new Set(
-    readFileSync('/proc/self/mountinfo', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' ')[4] ?? '')
-      .filter((point) => point.startsWith(SCRATCH_PREFIX)),
-  );
-  for (const point of [...left].reverse()) unmountHard(point);
+/** A directory of this process's own, world-searchable; its name tells whose it is. What killed tests left is taken away first. */
+export function makeScratchDirectory(): string {
+  sweepScratchDirectories();
+  const directory = mkdtempSync(join(SCRATCH_PARENT, `${SCRATCH_NAME}.${process.pid}.`));
+  chmodSync(directory, 0o755);
+  return directory;
 }
 
-function removeScratch(directory: string): void {
+function sweepScratchDirectories(): void {
+  for (const name of readdirSync(SCRATCH_PARENT)) {
+    const [kind, pid] = name.split('.');
+    if (kind === SCRATCH_NAME && pid !== undefined && !existsSync(`/proc/${pid}`))
+      removeScratch(join(SCRATCH_PARENT, name));
+  }
+}
+
+/** Takes away every mount below a scratch directory, then the directory. */
+export function removeScratch(directory: string): void {
   for (const point of mountsBelow(directory).reverse()) unmountHard(point);
   rmSync(directory, { recursive: true, force: true });
 }

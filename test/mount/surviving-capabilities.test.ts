@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -41,6 +43,23 @@ describe.skipIf(whyNoMounts !== undefined)('the mount process', () => {
     scratch.mount();
     runAs(0, ['ls', scratch.prefix]);
     expectNarrow(scratch.servingPid());
+  });
+
+  it('in the foreground has none in the threads that serve requests', async () => {
+    const { prefix, scoreboard, stateDir } = scratch;
+    const args = ['mount', prefix, `--scoreboard=${scoreboard}`, `--state-dir=${stateDir}`];
+    const mount = spawn(process.execPath, [mainProgram, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    try {
+      await once(mount.stdout, 'data');
+      const threads = capabilities(mount.pid ?? 0);
+      const narrow = threads.filter(({ effective, bounding }) => ((effective | bounding) & ~NEEDED) === 0n);
+      // The main thread and those of libfuse; Node's own helpers, which answer no request, were there before.
+      expect(narrow.length).toBeGreaterThan(1);
+      expect(capabilities(mount.pid ?? 0)[0]).toEqual(narrow[0]);
+    } finally {
+      mount.kill('SIGTERM');
+      await once(mount, 'exit');
+    }
   });
 
   it('of a build has none either, and what it starts has none', async () => {
