@@ -111,7 +111,8 @@ class Tree {
   gid_t stored_gid(gid_t shown) const;
 
  private:
-  bool is_mapped() const { return viewer.uid != static_cast<uid_t>(-1); }
+  /** Never for root's trees: who acts as root could leave set-id programs of root. */
+  bool is_mapped() const { return viewer.uid != static_cast<uid_t>(-1) && directory->owner_uid() != 0; }
 
   const int64_t changes_at_start_;
   std::atomic<int64_t> own_changes_ = 0;
