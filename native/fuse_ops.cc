@@ -256,7 +256,11 @@ void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset,
 
 // Closing a duplicate makes the backing file system report what it delayed (a full quota, a lost server).
 void on_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
-  answer(req, [&] { reply_status(req, status_of(close(dup(file_of(info)->fd.get())))); });
+  answer(req, [&] {
+    const int twin = dup(file_of(info)->fd.get());
+    // Without a descriptor to spare nothing is reported; close must not tell the caller EBADF of a good descriptor.
+    reply_status(req, twin == -1 ? Status() : status_of(close(twin)));
+  });
 }
 
 void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
