@@ -105,6 +105,8 @@ void reply_attribute_value(fuse_req_t req, const Result<std::string>& value, siz
 void on_init(void*, fuse_conn_info* connection) {
   connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
   if ((connection->capable & FUSE_CAP_CACHE_SYMLINKS) != 0) connection->want |= FUSE_CAP_CACHE_SYMLINKS;
+  // So that the kernel checks access control lists, which the modes alone do not tell.
+  if ((connection->capable & FUSE_CAP_POSIX_ACL) != 0) connection->want |= FUSE_CAP_POSIX_ACL;
   connection->time_gran = 1;
 #ifdef FUSE_DARWIN_CAP_THREAD_SAFE
   // Without it the kernel serialises operations on one node, and every walk begins at the shared root.

@@ -171,14 +171,16 @@ class RedirectFs {
   /** Runs `operation` with the caller's identity. */
   template <typename Operation>
   auto as_caller(const Caller& caller, const Target& at, Operation operation) {
-    return run_as(at.tree->identity_of(caller), group_has_less(at), operation);
+    const Identity identity = at.tree->identity_of(caller);
+    return run_as(identity, groups_may_take(at, identity), operation);
   }
   /** Runs `operation` with the caller's identity where the kernel could not check permissions, else as the daemon. */
   template <typename Operation>
   auto as_checked(const Caller& caller, const Target& at, Operation operation) {
     return at.is_shared_root() ? as_caller(caller, at, operation) : operation();
   }
-  static bool group_has_less(const Target& at);
+  /** Whether a supplementary group may take a right away at the shared root, which a try without groups would grant. */
+  static bool groups_may_take(const Target& at, const Identity& identity);
 
   /** Makes a child that was found under `name` known to the kernel. */
   Result<Entry> enter(const Target& parent, const char* name, UniqueFd fd);

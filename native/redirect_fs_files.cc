@@ -16,6 +16,8 @@ constexpr std::string_view kTrusted = "trusted.";
 /** Kernels before 6.2 leave it to the file system who may change these: the access control lists. */
 bool is_left_to_us(std::string_view attribute) { return attribute.starts_with("system."); }
 
+bool is_access_list(std::string_view attribute) { return attribute.starts_with("system.posix_acl_"); }
+
 /** Takes the names away that only privileged callers are shown. */
 std::string without_trusted(const std::string& names) {
   std::string shown;
@@ -69,11 +71,16 @@ Status RedirectFs::fallocate(const FileHandle& handle, int mode, off_t offset, o
   return done;
 }
 
+// The kernel checks access control lists by itself and remembers them with the node: the shared root has none, whoever asks. Where
+// the backing file system has none either, it is to hear "no such attribute": another error would refuse all access.
 Result<std::string> RedirectFs::getxattr(const Caller& caller, NodeId id, const char* name, size_t size) {
-  if (id == kDoorsId) return Errno{os::kNoAttribute};
+  const bool is_list = is_access_list(name);
+  if (id == kDoorsId || (id == kRootId && is_list)) return Errno{os::kNoAttribute};
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
-  return as_checked(caller, *file, [&] { return os::get_xattr(file->fd->get(), name, size); });
+  auto value = as_checked(caller, *file, [&] { return os::get_xattr(file->fd->get(), name, size); });
+  if (is_list && !value.ok() && value.error() == EOPNOTSUPP) return Errno{os::kNoAttribute};
+  return value;
 }
 
 Result<std::string> RedirectFs::listxattr(const Caller& caller, NodeId id, size_t size) {

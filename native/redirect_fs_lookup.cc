@@ -15,6 +15,8 @@ namespace {
 // Everything that changes a tree goes through its view or begins a new one, so what the kernel knows stays true.
 constexpr double kLongTimeout = 86400;
 
+constexpr const char* kAccessList = "system.posix_acl_access";
+
 bool is_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos;
 }
@@ -77,13 +79,16 @@ Result<RedirectFs::Target> RedirectFs::parent_of(const Caller& caller, NodeId pa
   return target(caller, parent);
 }
 
-bool RedirectFs::group_has_less(const Target& at) {
+// The owner's rights are the owner's alone. For others a group entry may grant less than they have: by the mode, or by an
+// access control list, of which the mode tells nothing.
+bool RedirectFs::groups_may_take(const Target& at, const Identity& identity) {
   if (!at.is_shared_root()) return false;
   struct stat attr;
   if (fstat(at.fd->get(), &attr) != 0) return true;
+  if (identity.uid == 0 || identity.uid == attr.st_uid) return false;
   const mode_t group = (attr.st_mode >> 3) & 7;
   const mode_t others = attr.st_mode & 7;
-  return (others & ~group) != 0;
+  return (others & ~group) != 0 || os::get_xattr(at.fd->get(), kAccessList, 0).ok();
 }
 
 double RedirectFs::entry_timeout(const Target& parent) const {

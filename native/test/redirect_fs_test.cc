@@ -326,7 +326,8 @@ TEST_CASE_FIXTURE(Fixture, "extended attributes are kept, listed and removed, by
   CHECK(fs->getxattr(anna, file, "user.colour", 64).error() == ENODATA);
 }
 
-TEST_CASE_FIXTURE(Fixture, "an access control list is its owner's to change, and names of trusted attributes are root's") {
+TEST_CASE_FIXTURE(Fixture,
+                  "an access control list is its owner's to change, and names of trusted attributes are root's") {
   const NodeId file = look_up(anna, kRootId, "who");
   // Version 2; user::rw-, user:bert:rw-, group::r--, mask::rw-, other::r--
   const char list[] =
@@ -345,6 +346,11 @@ TEST_CASE_FIXTURE(Fixture, "an access control list is its owner's to change, and
   REQUIRE(fs->setxattr(anna, file, "user.colour", "blue", 4, 0).ok());
   CHECK(*fs->listxattr(anna, file, 64) == std::string("user.colour\0", 12));
   CHECK(fs->listxattr(root, file, 64)->size() == 12 + 15);
+}
+
+TEST_CASE_FIXTURE(Fixture, "the shared root tells of no access control list, which the kernel would remember for all") {
+  CHECK(fs->getxattr(anna, kRootId, "system.posix_acl_access", 0).error() == ENODATA);
+  CHECK(fs->getxattr(anna, kRootId, "system.posix_acl_default", 0).error() == ENODATA);
 }
 
 TEST_CASE_FIXTURE(Fixture, "rename honours its flags") {
