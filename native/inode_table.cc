@@ -211,11 +211,15 @@ Result<UniqueFd> InodeTable::open(Node& node, int flags) {
   std::string path = by_name ? current_path(node) : std::string();
   for (int tries = 1;; ++tries) {
     auto opened = backing.open(node.key, path, flags);
-    if (opened.ok() || opened.error() != ESTALE || !by_name || tries >= kPathTries) return opened;
-    std::string newer = current_path(node);
-    if (newer == path) return opened;
+    if (opened.ok() || opened.error() != ESTALE) return opened;
+    std::string newer = by_name ? current_path(node) : std::string();
+    if (newer == path || tries >= kPathTries) break;
     path = std::move(newer);
   }
+  // It may be losing its name at this moment, and be pinned in the next.
+  const FdRef cached = descriptors_.find(node);
+  if (cached == nullptr) return Errno{ESTALE};
+  return os::reopen(cached->get(), flags);
 }
 
 size_t InodeTable::size() const {
