@@ -20,6 +20,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
+  asUidReadingAll,
   anna,
   asUid,
   bert,
@@ -591,7 +592,9 @@ describe.skipIf(whyNoMounts !== undefined)('the daemon', () => {
     ]) {
       const [name = '', ...args] = command;
       const options = name === 'scoreboard' ? [] : [`--state-dir=${stateDir}`];
-      const done = runAs(anna, [process.execPath, mainProgram, name, ...options, ...args]);
+      const done = runProgram(
+        asUidReadingAll(anna, [process.execPath, mainProgram, name, ...options, ...args]),
+      );
       expect(done.code, command.join(' ')).not.toBe(0);
       expect(done.stderr, command.join(' ')).toMatch(/needs root/);
     }
