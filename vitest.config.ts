@@ -18,6 +18,8 @@ export default defineConfig({
           include: ['test/mount/**/*.test.ts', 'test/crash/**/*.test.ts'],
           // Real mounts, real users and /usr/local: one file at a time.
           fileParallelism: false,
+          // Deadlines of real processes on a shared machine: a second try is told in the report, a third is not made.
+          retry: process.env['CI'] === undefined ? 0 : 1,
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },

@@ -1,5 +1,7 @@
 #include "tree.h"
 
+#include "os_calls.h"
+
 namespace obfs {
 
 namespace {
@@ -27,12 +29,13 @@ Result<std::shared_ptr<TreeDirectory>> TreeDirectory::open(UniqueFd root, Backin
 
 TreeRef TreeDirectory::view(Door door, Viewer viewer) {
   const std::lock_guard lock(mutex_);
-  std::weak_ptr<Tree>& current = views_[ViewKey{door, viewer}];
-  TreeRef view = current.lock();
-  if (view == nullptr || view->is_outdated()) {
+  const auto [current, is_first] = views_.try_emplace(ViewKey{door, viewer});
+  TreeRef view = current->second.lock();
+  const bool is_outdated = view != nullptr && view->is_outdated();
+  if (view == nullptr || is_outdated) {
     view = std::make_shared<Tree>(shared_from_this(), door, viewer);
-    ++statistics.generations;
-    current = view;
+    current->second = view;
+    if (is_first || is_outdated) ++statistics.generations;  // one that nothing is known of any more is no new one
   }
   return view;
 }
@@ -95,7 +98,8 @@ void RequestCount::is_for(const Tree& tree) {
 }
 
 void RequestCount::ends_with(int error) {
-  if (error == 0 || error == ENOENT || current_ == nullptr || current_->directory_ == nullptr) return;
+  const bool is_absence = error == ENOENT || error == os::kNoAttribute;
+  if (error == 0 || is_absence || current_ == nullptr || current_->directory_ == nullptr) return;
   ++current_->directory_->statistics.errors;
 }
 

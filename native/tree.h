@@ -34,7 +34,7 @@ struct Viewer {
 struct TreeStatistics {
   std::atomic<uint64_t> generations = 0;
   std::atomic<uint64_t> operations = 0;
-  std::atomic<uint64_t> errors = 0;  ///< other than "there is no such name"
+  std::atomic<uint64_t> errors = 0;  ///< other than for want of a name or an attribute
   std::atomic<int64_t> open_files = 0;
   std::atomic<int64_t> known_nodes = 0;
 };

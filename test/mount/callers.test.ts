@@ -22,7 +22,7 @@ describe.skipIf(whyNoMounts !== undefined).each(['auto', 'none'])(
   'callers of one mount, --cache=%s',
   (cache) => {
     const rounds = roundsOf(cache);
-  let scratch: ScratchMount;
+    let scratch: ScratchMount;
     const by = new Map<number, CallerProcess>();
     const caller = (uid: number): CallerProcess => {
       const found = by.get(uid);

@@ -331,7 +331,8 @@ static void use_held(void) {
       const int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
       if (fd < 0) return;
       answer = roll(2) ? fsetxattr(fd, "user.tree", token, strlen(token), 0) : (int)fgetxattr(fd, "user.tree", text, sizeof text - 1);
-      if (answer > 0 && strncmp(text, token, strlen(token)) != 0) violation("attribute of %s", text);
+      // "?" is what action 11 of another worker of this uid sets, which does not know the tree it meets.
+      if (answer > 0 && text[0] != '?' && strncmp(text, token, strlen(token)) != 0) violation("attribute of %s", text);
       const int error = errno;
       close(fd);
       errno = error;
