@@ -1,0 +1,24 @@
+// npm run bench -- fs    what is measured, and how to read it: docs/performance.md
+import yargs, { type CommandModule } from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import { ObuilderError } from '../../src/errors.ts';
+import { fsCommand } from './fs.ts';
+
+const COMMANDS = [fsCommand] as CommandModule[];
+
+try {
+  await yargs(hideBin(process.argv))
+    .scriptName('npm run bench --')
+    .command(COMMANDS)
+    .demandCommand(1, 'name a benchmark')
+    .strict()
+    .help()
+    .fail((message, error) => {
+      throw (error as Error | undefined) ?? new ObuilderError('BAD_USAGE', message, { hint: 'see --help' });
+    })
+    .parseAsync();
+} catch (error) {
+  if (!(error instanceof ObuilderError)) throw error;
+  console.error(`bench: ${error.message}${error.hint === undefined ? '' : `\n  hint: ${error.hint}`}`);
+  process.exitCode = 1;
+}

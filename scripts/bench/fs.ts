@@ -1,0 +1,162 @@
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { cpus, release, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { CommandModule } from 'yargs';
+import { ObuilderError } from '../../src/errors.ts';
+import { runCommand } from '../../src/os/exec.ts';
+import { barChart } from './chart.ts';
+import type { Contender } from './fs/contender.ts';
+import { makeDataSet, makeLargeTree } from './fs/data-set.ts';
+import { measure, type Measured } from './fs/measure.ts';
+import { ourContenders } from './fs/our-contenders.ts';
+import { peerContenders } from './fs/peers.ts';
+import { bind, native } from './fs/plain-contenders.ts';
+import { chartGroups, describeReport, type Report } from './fs/report.ts';
+import { Samples } from './fs/summary.ts';
+import { judge, targets } from './fs/targets.ts';
+import { workloads, type Workload } from './fs/workloads.ts';
+import { Progress } from './progress.ts';
+import { createScratch, type Scratch } from './scratch.ts';
+import { medianOf } from './statistics.ts';
+
+const RUNS_MIN = 7;
+const contenders: readonly Contender[] = [native, bind, ...ourContenders, ...peerContenders];
+
+interface FsArguments {
+  runs: number;
+  only: string | undefined;
+  mounts: string | undefined;
+  size: 'small' | 'full';
+  out: string | undefined;
+}
+
+export const fsCommand: CommandModule<object, FsArguments> = {
+  command: 'fs',
+  describe: 'Measure the file system against native directories and other FUSE file systems',
+  builder: (yargs) =>
+    yargs
+      .option('runs', { type: 'number', default: RUNS_MIN, describe: 'How often everything is measured' })
+      .option('only', {
+        type: 'string',
+        describe: `Workloads: ${workloads.map(({ name }) => name).join(', ')}`,
+      })
+      .option('mounts', {
+        type: 'string',
+        describe: `Contenders: ${contenders.map(({ name }) => name).join(', ')}`,
+      })
+      .option('size', {
+        choices: ['small', 'full'] as const,
+        default: 'full' as const,
+        describe: 'How much work',
+      })
+      .option('out', { type: 'string', describe: 'Directory for fs.json and fs.svg (default: a new one)' }),
+  handler: async (argv) => {
+    checkHost();
+    const chosen = choose(argv);
+    const scratch = createScratch();
+    const stop = new AbortController();
+    const onSignal = () => stop.abort();
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, onSignal);
+    const progress = new Progress();
+    try {
+      const measured = await run(argv, chosen, { scratch, progress, signal: stop.signal });
+      progress.clear();
+      publish(argv, reportOf(chosen, measured), measured);
+    } catch (error) {
+      if (!stop.signal.aborted) throw error;
+      process.exitCode = 130;
+    } finally {
+      progress.clear();
+      scratch.sweep();
+    }
+  },
+};
+
+function checkHost(): void {
+  if (process.platform === 'linux' && process.getuid?.() === 0) return;
+  throw new ObuilderError('NOT_ROOT', 'bench fs mounts file systems', { hint: 'run it as root, on Linux' });
+}
+
+interface Chosen {
+  readonly contenders: readonly Contender[];
+  readonly workloads: readonly Workload[];
+}
+
+function choose(argv: FsArguments): Chosen {
+  if (!Number.isInteger(argv.runs) || argv.runs < 1) {
+    throw new ObuilderError('BAD_USAGE', '--runs is not a number of runs', {
+      hint: `give ${RUNS_MIN} or more`,
+    });
+  }
+  return {
+    contenders: named(contenders, argv.mounts, '--mounts'),
+    workloads: named(workloads, argv.only, '--only'),
+  };
+}
+
+function named<Item extends { readonly name: string }>(
+  items: readonly Item[],
+  list: string | undefined,
+  option: string,
+): readonly Item[] {
+  if (list === undefined) return items;
+  const names = list.split(',').map((name) => name.trim());
+  const unknown = names.find((name) => !items.some((item) => item.name === name));
+  if (unknown === undefined) return items.filter(({ name }) => names.includes(name));
+  throw new ObuilderError('BAD_USAGE', `${option}: there is no ${unknown}`, {
+    hint: `choose from ${items.map(({ name }) => name).join(', ')}`,
+  });
+}
+
+interface Surroundings {
+  readonly scratch: Scratch;
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+}
+
+async function run(
+  argv: FsArguments,
+  chosen: Chosen,
+  { scratch, progress, signal }: Surroundings,
+): Promise<Measured> {
+  progress.show('making the data');
+  const data = await makeDataSet(scratch, await compileClient(scratch), argv.size);
+  if (chosen.workloads.some(({ name }) => name === 'grow')) await makeLargeTree(data);
+  return measure({ ...chosen, data, runs: argv.runs, signal, progress });
+}
+
+async function compileClient(scratch: Scratch): Promise<string> {
+  const client = join(scratch.make('bin'), 'client');
+  const source = fileURLToPath(new URL('fs/client.cc', import.meta.url));
+  await runCommand(['g++', '-std=c++20', '-O2', source, '-o', client]);
+  return client;
+}
+
+function reportOf(chosen: Chosen, { samples: all, missing, growthMiB }: Measured): Report {
+  const samples = new Samples(all);
+  const growth = growthMiB.length === 0 ? undefined : { memoryMiB: medianOf(growthMiB) };
+  return { ...chosen, samples, missing, verdicts: targets.map((target) => judge(target, samples, growth)) };
+}
+
+function publish(argv: FsArguments, report: Report, measured: Measured): void {
+  const out = argv.out === undefined ? mkdtempSync(join(tmpdir(), 'obuilder-fs-bench-')) : resolve(argv.out);
+  mkdirSync(out, { recursive: true });
+  const machine = `Linux ${release()}, ${cpus().length} CPUs, ${cpus()[0]?.model ?? 'unknown'}`;
+  const title = `${argv.size} size, ${argv.runs} runs; ${machine}`;
+  const json = {
+    ...{
+      machine,
+      size: argv.size,
+      runs: argv.runs,
+      samples: measured.samples,
+      growthMiB: measured.growthMiB,
+    },
+    missing: Object.fromEntries(report.missing),
+    verdicts: report.verdicts,
+  };
+  writeFileSync(join(out, 'fs.json'), `${JSON.stringify(json, undefined, 1)}\n`);
+  writeFileSync(join(out, 'fs.svg'), barChart(`File system: ${title}`, chartGroups(report)));
+  console.log(`${title}\n\n${describeReport(report)}\n\n${join(out, 'fs.json')}\n${join(out, 'fs.svg')}`);
+  if (argv.runs < RUNS_MIN) console.log(`Fewer than ${RUNS_MIN} runs: a figure may be chance.`);
+}

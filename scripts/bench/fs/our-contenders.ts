@@ -1,0 +1,138 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import { ObuilderError } from '../../../src/errors.ts';
+import { readStatistics } from '../../../src/fs/mount-statistics.ts';
+import { createRunDirectory, prefixFiles } from '../../../src/fs/run-directory.ts';
+import { unmountNow } from '../scratch.ts';
+import { CALLERS } from './data-set.ts';
+import type { CallerNumber, Contender } from './contender.ts';
+import { asCaller } from './plain-contenders.ts';
+
+const mainProgram = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));
+
+interface Serving {
+  readonly name: string;
+  readonly description: string;
+  readonly entered: 'tree' | 'shared';
+  readonly cache: 'auto' | 'none';
+  readonly backing: 'handles' | 'paths';
+}
+
+const WAYS = [
+  { name: 'tree', description: 'the tree root of a step', entered: 'tree', cache: 'auto' },
+  { name: 'shared', description: 'the prefix that tells callers apart', entered: 'shared', cache: 'auto' },
+  { name: 'none', description: 'the tree root, names not cached', entered: 'tree', cache: 'none' },
+  { name: 'none-shared', description: 'the prefix, names not cached', entered: 'shared', cache: 'none' },
+] as const;
+
+/** Ours in every way that it can be met, on both backings: the plain names are those on file handles. */
+export const ourContenders: readonly Contender[] = (['handles', 'paths'] as const).flatMap((backing) =>
+  WAYS.map((way) =>
+    ours({
+      ...way,
+      backing,
+      name: backing === 'handles' ? way.name : `${way.name}-${backing}`,
+      description: `ours: ${way.description}, on ${backing}`,
+    }),
+  ),
+);
+
+function ours(serving: Serving): Contender {
+  return {
+    name: serving.name,
+    kind: 'ours',
+    description: serving.description,
+    async open({ scratch }) {
+      const [prefix, scoreboard, stateDir] = ['mounts', 'scoreboards', 'state'].map((kind) =>
+        scratch.make(`${kind}/${serving.name}`),
+      ) as [string, string, string];
+      pointCallers(scoreboard, scratch.path('data'));
+      const pid = await mount(serving, { prefix, scoreboard, stateDir });
+      const { statistics } = prefixFiles(createRunDirectory(stateDir), prefix);
+      return {
+        root: () => prefix,
+        command: (caller, argv) =>
+          serving.entered === 'shared'
+            ? asCaller(caller, argv)
+            : throughTreeRoot(prefix, stateDir, caller, argv),
+        pid: pid.pid,
+        countTrips: () => countTrips(statistics),
+        async close() {
+          unmountNow(prefix);
+          await pid.ended;
+        },
+      };
+    },
+  };
+}
+
+function pointCallers(scoreboard: string, data: string): void {
+  CALLERS.forEach((uid, caller) => {
+    try {
+      symlinkSync(join(data, String(caller)), join(scoreboard, String(uid)));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // pointed by an earlier run
+    }
+  });
+}
+
+interface MountPlaces {
+  readonly prefix: string;
+  readonly scoreboard: string;
+  readonly stateDir: string;
+}
+
+/** Serves until it is unmounted. */
+async function mount(
+  { cache, backing }: Serving,
+  { prefix, scoreboard, stateDir }: MountPlaces,
+): Promise<{ pid: number; ended: Promise<unknown> }> {
+  const options = [
+    `--scoreboard=${scoreboard}`,
+    `--state-dir=${stateDir}`,
+    `--cache=${cache}`,
+    `--backing=${backing}`,
+  ];
+  const child = spawn(process.execPath, [mainProgram, 'mount', prefix, ...options], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true, // Ctrl-C is for the benchmark, which unmounts
+  });
+  const ended = once(child, 'exit');
+  const lastWords = text(child.stderr);
+  const isServing = await Promise.race([
+    once(child.stdout, 'data').then(() => true),
+    ended.then(() => false),
+  ]);
+  if (isServing && child.pid !== undefined) return { pid: child.pid, ended };
+  throw new ObuilderError(
+    'CONTENDER_MISSING',
+    (await lastWords).trim().split('\n')[0] ?? 'it does not mount',
+    {
+      hint: 'run npm run build',
+    },
+  );
+}
+
+function throughTreeRoot(
+  prefix: string,
+  stateDir: string,
+  caller: CallerNumber,
+  argv: readonly string[],
+): string[] {
+  const options = [`--state-dir=${stateDir}`, `--uid=${CALLERS[caller]}`, '--prefix-mode=tree'];
+  return [process.execPath, mainProgram, 'exec', ...options, prefix, '--', ...argv];
+}
+
+async function countTrips(socket: string): Promise<number> {
+  const counts = await readStatistics(socket);
+  if (counts === undefined) {
+    throw new ObuilderError('MOUNT_SILENT', 'the mount process does not tell its statistics', {
+      hint: 'see whether it lives: it is a child of this benchmark',
+    });
+  }
+  return counts.reduce((sum, { operations }) => sum + operations, 0);
+}
