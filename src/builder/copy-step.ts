@@ -4,14 +4,15 @@ import type { StepOutcome } from '../sandbox/sandbox.ts';
 import { byteStringOf, type ByteString } from '../spec/byte-string.ts';
 import type { CopyOp } from '../spec/spec.ts';
 import { placeOf, type BuildContext } from './build-context.ts';
+import { KeptDirectories } from './kept-directories.ts';
 import { readManifest, type Manifest } from './manifest.ts';
 import { joinDestination } from './obuilder-version.ts';
 import type { StoreStep } from './shared-builds.ts';
 import { refusalOf, StepRefused, type StepHost } from './step-host.ts';
 import { copyStepId, type CopyContent } from './step-id.ts';
-import { tarStream } from './tar-stream.ts';
+import { tarStream, type TarRequest } from './tar-stream.ts';
 
-/** Directories that are there already keep their owner, mode and time. GNU tar must be told so; bsdtar does not know the option. */
+/** Where the tree is not ours to look into, GNU tar at least keeps the modes of directories; bsdtar does not know the option. */
 const TAR = process.platform === 'linux' ? ['tar', '--no-overwrite-dir', '-xpf', '-'] : ['tar', '-xf', '-'];
 
 export interface CopySource {
@@ -37,16 +38,23 @@ export async function copyStep(
     base,
     prepare() {
       const destination = host.sandbox.locate(placeOf(context, copy.dst));
+      const inTree = host.sandbox.inTree(destination);
       const archive = {
         sourceDirectory: source.directory,
         content,
-        destination: byteStringOf(destination.replace(/^\/+/, '')),
+        destination: byteStringOf(destination.replace(/^\/+|\/+$/g, '')),
         owner: user.kind === 'unix' ? user : { uid: 0, gid: 0 },
       };
-      return (directory, output, signal) =>
-        sendArchive(tarStream(archive), (stdin) =>
-          host.sandbox.run({ ...EXTRACT, stdin }, join(directory, 'rootfs'), output, signal),
-        );
+      return async (directory, output, signal) => {
+        const rootfs = join(directory, 'rootfs');
+        const extract = (tar: TarRequest) =>
+          sendArchive(tarStream(tar), (stdin) =>
+            host.sandbox.run({ ...EXTRACT, stdin }, rootfs, output, signal),
+          );
+        if (inTree === undefined) return await extract(archive);
+        const place = { rootfs, path: byteStringOf(inTree), archivePath: archive.destination };
+        return await keepingDirectories(place, (hasDirectory) => extract({ ...archive, hasDirectory }));
+      };
     },
   };
 }
@@ -77,6 +85,25 @@ function contentFor(dst: ByteString, manifests: readonly Manifest[]): CopyConten
   if (dst.endsWith('/')) return { kind: 'items', manifests };
   if (others.length === 0) return { kind: 'item', manifest: first };
   throw new StepRefused("When copying multiple items, the destination must end with '/'");
+}
+
+/** Where a copy goes: in the step's tree, and in the archive. */
+interface CopyPlace {
+  readonly rootfs: string;
+  readonly path: ByteString;
+  readonly archivePath: ByteString;
+}
+
+/** Runs a copy that leaves the directories alone which are there: they are not in its archive, and get their times back. */
+async function keepingDirectories(
+  { rootfs, path, archivePath }: CopyPlace,
+  extract: (hasDirectory: (name: ByteString) => Promise<boolean>) => Promise<StepOutcome>,
+): Promise<StepOutcome> {
+  const kept = new KeptDirectories(rootfs);
+  await kept.has(path);
+  const outcome = await extract((name) => kept.has(`${path}${name.slice(archivePath.length)}` as ByteString));
+  if (outcome.status === 'ok') await kept.restoreTimes();
+  return outcome;
 }
 
 /**

@@ -38,6 +38,9 @@ export interface Sandbox {
    */
   locate(path: StepPath): string;
 
+  /** Where a path from `locate` is kept, relative to the step's `rootfs` ('' is that itself); undefined when in no part of it. */
+  inTree(located: string): string | undefined;
+
   /** Makes a tree the build user's own: a freshly fetched base image before its result is saved, and a step's copy of a cache. */
   adopt(directory: string): Promise<void>;
 

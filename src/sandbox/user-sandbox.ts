@@ -1,5 +1,5 @@
 import { chown, lstat, mkdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, posix } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
 import type { BuildUser, BuildUsers } from './build-users.ts';
@@ -58,6 +58,8 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   return {
     locate: (path) => locateIn(places, path),
 
+    inTree: (located) => inTree(options, places, located),
+
     /** Set-uid bits go with the owner, all other modes stay. */
     async adopt(rootfs) {
       const { uid, gid } = await options.users.ensure(options.uid);
@@ -82,6 +84,17 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
       await Promise.allSettled(running);
     },
   };
+}
+
+/** A step's home is the top of its tree, its prefix the tree's `local`; its TMPDIR is kept nowhere. */
+function inTree(
+  { homePath, prefix, prefixMode }: UserSandboxOptions,
+  places: StepPlaces,
+  located: string,
+): string | undefined {
+  const { place, rest } = splitPlace(places, located);
+  if (place === homePath) return rest === '.' ? '' : rest;
+  return place === prefix && prefixMode !== 'none' ? posix.join('local', rest) : undefined;
 }
 
 interface Step {

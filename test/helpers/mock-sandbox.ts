@@ -54,6 +54,7 @@ export function createMockSandbox(): MockSandbox {
       }
       return from === 'root' ? posix.join('/', path) : path;
     },
+    inTree: (located) => posix.relative('/', located),
     adopt(rootfs) {
       adopted.push(rootfs);
       return Promise.resolve();

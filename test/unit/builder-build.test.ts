@@ -1,6 +1,7 @@
 import {
   chmodSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -269,13 +270,26 @@ describe('copy', () => {
     mkdirSync(join(source, 'dir'));
     writeFileSync(join(source, 'dir/new'), 'x');
     const result = await build(
-      `((from base) (run (shell "mkdir -p usr/dir && chmod 0711 usr usr/dir && touch -d @1000 usr/dir")) (user (uid 7) (gid 8))
+      `((from base) (run (shell "mkdir -p usr/dir && chmod 0711 usr usr/dir && touch -d @1000 usr/dir && touch -d @2000 usr")) (user (uid 7) (gid 8))
         (copy (src dir) (dst /usr/)))`,
     );
     const directory = statSync(await made(result, 'usr/dir'));
-    expect([directory.mode & 0o7777, directory.uid]).toEqual([0o711, 0]);
-    expect(statSync(await made(result, 'usr')).mode & 0o7777).toBe(0o711);
+    expect([directory.mode & 0o7777, directory.uid, directory.mtimeMs]).toEqual([0o711, 0, 1_000_000]);
+    const parent = statSync(await made(result, 'usr'));
+    expect([parent.mode & 0o7777, parent.mtimeMs]).toEqual([0o711, 2_000_000]);
     expect(readFileSync(await made(result, 'usr/dir/new'), 'utf8')).toBe('x');
+  });
+
+  it('follows no link of the tree to tell which directories are there', async () => {
+    const outside = join(root, 'outside');
+    mkdirSync(join(outside, 'dir'), { recursive: true });
+    utimesSync(outside, 1000, 1000);
+    mkdirSync(join(source, 'dir'));
+    const result = await build(
+      `((from base) (run (shell "mkdir usr && ln -s ${outside} usr/dir")) (copy (src dir) (dst /usr/)))`,
+    );
+    expect(statSync(outside).mtimeMs).toBe(1_000_000);
+    expect(lstatSync(await made(result, 'usr/dir')).isDirectory()).toBe(true);
   });
 
   it('goes to where the workdir is, and makes missing directories', async () => {
