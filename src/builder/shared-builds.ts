@@ -35,6 +35,9 @@ export type SharedOutcome =
   | { readonly status: 'failed'; readonly message: string }
   | { readonly status: 'cancelled' };
 
+/** OBuilder has no such note: there, several processes must not use one store. */
+const WAITING_FOR_OTHER = 'Waiting for another process that is making this result';
+
 type Ending = SharedOutcome | { readonly status: 'broken'; readonly error: unknown };
 
 /**
@@ -81,7 +84,9 @@ class RunningStep {
   #setLog: (log: LogReader) => void = () => undefined;
   /** Open until the step has ended and its last watcher has left. */
   #log: BuildLog | undefined;
-  #watchers = 0;
+  readonly #watchers = new Set<Watcher>();
+  /** While another process is making the same result. */
+  #isWaiting = false;
   #hasEnded = false;
 
   constructor(store: Store, step: StoreStep, onEnd: () => void) {
@@ -97,11 +102,10 @@ class RunningStep {
   }
 
   async watch(watcher: Watcher): Promise<SharedOutcome> {
-    this.#watchers++;
-    let isWatching = true;
+    this.#watchers.add(watcher);
+    if (this.#isWaiting) watcher.note(WAITING_FOR_OTHER);
     const leave = () => {
-      if (isWatching) this.#leave();
-      isWatching = false;
+      if (this.#watchers.delete(watcher)) this.#left();
     };
     watcher.signal.addEventListener('abort', leave);
     try {
@@ -116,9 +120,8 @@ class RunningStep {
     }
   }
 
-  #leave(): void {
-    this.#watchers--;
-    if (this.#watchers > 0) return;
+  #left(): void {
+    if (this.#watchers.size > 0) return;
     if (this.#hasEnded) this.#closeLog();
     else this.#cancel.abort();
   }
@@ -130,7 +133,7 @@ class RunningStep {
     onEnd();
     this.#hasEnded = true;
     this.#setLog(() => Promise.resolve()); // when it ended before there was a log
-    if (this.#watchers === 0) this.#closeLog();
+    if (this.#watchers.size === 0) this.#closeLog();
     return ending;
   }
 
@@ -140,7 +143,7 @@ class RunningStep {
     if (there !== undefined) return this.#loaded(there);
     const work = this.#step.prepare();
     const outcome = await this.#store.build(
-      { id, base },
+      { id, base, onWait: () => this.#waits() },
       (directory) => this.#fill(directory, work),
       this.#cancel.signal,
     );
@@ -150,12 +153,18 @@ class RunningStep {
     return outcome.status === 'loaded' ? this.#loaded(directory) : { status: 'saved', directory };
   }
 
+  #waits(): void {
+    this.#isWaiting = true;
+    for (const watcher of this.#watchers) watcher.note(WAITING_FOR_OTHER);
+  }
+
   #loaded(directory: string): SharedOutcome {
     this.#setLog(savedLog(join(directory, 'log')));
     return { status: 'loaded', directory };
   }
 
   async #fill(directory: string, work: StepWork): Promise<StepOutcome> {
+    this.#isWaiting = false;
     const path = join(directory, 'log');
     const unloggable = new AbortController();
     const log = await BuildLog.create(path, (cause) => unloggable.abort(logUnwritable(path, cause)));

@@ -15,7 +15,8 @@ import {
   type StoreParts,
 } from './store-parts.ts';
 import { recover, removeLockFiles } from './store-recovery.ts';
-import type { Store } from './store.ts';
+import { measureUsage } from './store-usage.ts';
+import type { ResultRecord, Store, StoreUsage } from './store.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
 export interface DirectoryStoreOptions {
@@ -101,19 +102,22 @@ class DirectoryStore implements Store {
   }
 
   async use(id: string): Promise<string | undefined> {
-    const { layout, index } = this.#parts;
-    const directory = layout.result(id);
-    if (!(await isDirectory(directory))) return undefined;
-    index.touch(id, new Date());
+    const directory = await this.find(id);
+    if (directory !== undefined) this.#parts.index.touch(id, new Date());
     return directory;
   }
 
+  async find(id: string): Promise<string | undefined> {
+    const directory = this.#parts.layout.result(id);
+    return (await isDirectory(directory)) ? directory : undefined;
+  }
+
   async build(
-    request: { readonly id: string; readonly base: string | undefined },
+    request: { readonly id: string; readonly base: string | undefined; readonly onWait?: () => void },
     fill: (directory: string) => Promise<StepOutcome>,
     signal: AbortSignal,
   ): Promise<StepOutcome | { readonly status: 'loaded' }> {
-    const lock = await this.#lock(request.id, 'exclusive', signal);
+    const lock = await this.#lock(request.id, 'exclusive', signal, request.onWait);
     if (lock === undefined) return { status: 'cancelled' };
     try {
       if ((await this.use(request.id)) !== undefined) return { status: 'loaded' };
@@ -129,6 +133,14 @@ class DirectoryStore implements Store {
     signal: AbortSignal = new AbortController().signal,
   ): Promise<{ readonly directory: string; release(): Promise<void> }> {
     return await openCacheCopy(this.#parts, name, owner, signal);
+  }
+
+  records(): ResultRecord[] {
+    return this.#parts.index.records();
+  }
+
+  async usage(): Promise<StoreUsage> {
+    return await measureUsage(this.#parts.layout);
   }
 
   async delete(id: string, removed?: (id: string) => void): Promise<void> {
@@ -170,8 +182,13 @@ class DirectoryStore implements Store {
     this.#storeLock.release();
   }
 
-  async #lock(id: string, mode: 'shared' | 'exclusive', signal: AbortSignal): Promise<FileLock | undefined> {
-    return await lockUnlessAborted(this.#parts.layout.resultLock(id), mode, signal);
+  async #lock(
+    id: string,
+    mode: 'shared' | 'exclusive',
+    signal: AbortSignal,
+    onWait?: () => void,
+  ): Promise<FileLock | undefined> {
+    return await lockUnlessAborted(this.#parts.layout.resultLock(id), mode, signal, onWait);
   }
 
   /** Runs `action` while nobody can remove `base`. */

@@ -1,5 +1,6 @@
 import Database from 'better-sqlite3';
 import { ObuilderError } from '../errors.ts';
+import type { ResultRecord } from './store.ts';
 
 export interface IndexRow {
   readonly id: string;
@@ -80,6 +81,14 @@ export class StoreIndex {
     return this.#db.prepare<[], IndexRow>('SELECT id, parent, rc FROM builds').all();
   }
 
+  /** Everything it knows, the longest unused first. */
+  records(): ResultRecord[] {
+    return this.#db
+      .prepare<[], RecordRow>('SELECT id, parent, rc, created, used FROM builds ORDER BY used ASC, id ASC')
+      .all()
+      .map(recordOf);
+  }
+
   /** Makes every `rc` the number of children there are. */
   recountAll(): void {
     this.#transaction(() => {
@@ -152,7 +161,26 @@ const SCHEMA = `
   CREATE INDEX IF NOT EXISTS lru ON builds (rc, used);
 `;
 
+interface RecordRow extends IndexRow {
+  readonly created: string;
+  readonly used: string;
+}
+
+function recordOf({ id, parent, rc, created, used }: RecordRow): ResultRecord {
+  return {
+    id,
+    parent: parent ?? undefined,
+    childCount: rc,
+    createdAt: timeOf(created),
+    usedAt: timeOf(used),
+  };
+}
+
 /** `2026-01-31 23:59:59`, UTC. */
 function timestamp(time: Date): string {
   return time.toISOString().slice(0, 19).replace('T', ' ');
+}
+
+function timeOf(timestamp: string): Date {
+  return new Date(`${timestamp.replace(' ', 'T')}Z`);
 }

@@ -63,15 +63,17 @@ export async function isDirectory(path: string): Promise<boolean> {
   }
 }
 
-/** The lock, or undefined when `signal` fires first. */
+/** The lock, or undefined when `signal` fires first. `onWait` is called when somebody else holds it. */
 export async function lockUnlessAborted(
   path: string,
   mode: 'shared' | 'exclusive',
   signal: AbortSignal,
+  onWait: () => void = () => undefined,
 ): Promise<FileLock | undefined> {
   const free = tryLockFile(path, mode);
   if (free !== undefined) return free;
   if (signal.aborted) return undefined;
+  onWait();
   const waiting = lockFile(path, mode);
   return await new Promise((resolve, reject) => {
     const giveUp = () => {

@@ -1,5 +1,24 @@
 import type { StepOutcome } from '../sandbox/sandbox.ts';
 
+/** What the store knows about a result. */
+export interface ResultRecord {
+  readonly id: string;
+  /** What it was made from; undefined for a base image, and where an older index does not tell. */
+  readonly parent: string | undefined;
+  /** How many results were made from it. */
+  readonly childCount: number;
+  readonly createdAt: Date;
+  readonly usedAt: Date;
+}
+
+/** Bytes on disk; what hard links share counts once. */
+export interface StoreUsage {
+  readonly results: ReadonlyMap<string, number>;
+  readonly caches: ReadonlyMap<string, number>;
+  /** All of the store, with what is being made. */
+  readonly totalBytes: number;
+}
+
 /**
  * The content-addressed store of step results and the named caches.
  *
@@ -16,9 +35,10 @@ export interface Store {
    * (`result-tmp/ID`, holding `rootfs/` and, copied from the base, `env`); `fill` writes `log` there. On `ok` it is saved,
    * on anything else, or when `fill` throws, it is removed and nothing is recorded.
    * Another process may have made it while this one waited for the lock: then `fill` is not called and the answer is `loaded`.
+   * `onWait` is called once if there is such a wait.
    */
   build(
-    request: { readonly id: string; readonly base: string | undefined },
+    request: { readonly id: string; readonly base: string | undefined; readonly onWait?: () => void },
     fill: (directory: string) => Promise<StepOutcome>,
     signal: AbortSignal,
   ): Promise<StepOutcome | { readonly status: 'loaded' }>;
@@ -33,6 +53,15 @@ export interface Store {
     owner?: { readonly uid: number; readonly gid: number },
     signal?: AbortSignal,
   ): Promise<{ readonly directory: string; release(): Promise<void> }>;
+
+  /** The directory of a saved result, as `use`, and does not count as a use. */
+  find(id: string): Promise<string | undefined>;
+
+  /** Every result, the longest unused first. */
+  records(): ResultRecord[];
+
+  /** Measures what is on disk: it reads every directory. */
+  usage(): Promise<StoreUsage>;
 
   /** Removes a result, the results made from it first. `removed` hears each id. */
   delete(id: string, removed?: (id: string) => void): Promise<void>;

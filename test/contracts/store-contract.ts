@@ -234,6 +234,27 @@ export function storeContract(name: string, open: (root: string) => Promise<Stor
         expect(await second).toEqual({ status: 'loaded' });
       });
 
+      it('tells a build that must wait, and only that', async () => {
+        const { opened, open } = gate();
+        const first = store.build(
+          { id: idOf('a'), base: undefined, onWait: () => expect.fail('waited') },
+          async (directory) => {
+            await opened;
+            return await writing({})(directory);
+          },
+          never,
+        );
+        const waited = gate();
+        const second = store.build(
+          { id: idOf('a'), base: undefined, onWait: waited.open },
+          () => Promise.reject(new Error('ran twice')),
+          never,
+        );
+        await waited.opened;
+        open();
+        expect([(await first).status, (await second).status]).toEqual(['ok', 'loaded']);
+      });
+
       it('lets a cancelled build stop waiting for another that makes the same result', async () => {
         const [started, finish] = [gate(), gate()];
         const request = { id: idOf('a'), base: undefined };
@@ -306,6 +327,29 @@ export function storeContract(name: string, open: (root: string) => Promise<Stor
         expect(await store.prune(tomorrow(), 2, (id) => removed.push(id))).toBe(2);
         expect(removed).toEqual([idOf('c'), idOf('b')]);
         expect(await store.use(idOf('a'))).toBeDefined();
+      });
+
+      it('records who was made from whom', async () => {
+        expect(store.records()).toEqual([]);
+        await save('base');
+        await save('one', 'base');
+        await save('two', 'base');
+        const records = store.records().map(({ id, parent, childCount }) => [id, parent, childCount]);
+        expect(new Set(records)).toEqual(
+          new Set([
+            [idOf('base'), undefined, 2],
+            [idOf('one'), idOf('base'), 0],
+            [idOf('two'), idOf('base'), 0],
+          ]),
+        );
+      });
+
+      it('finds a result without using it', async () => {
+        const directory = await save('a');
+        const before = store.records();
+        expect(await store.find(idOf('a'))).toBe(directory);
+        expect(await store.find(idOf('b'))).toBeUndefined();
+        expect(store.records()).toEqual(before);
       });
 
       it('prunes nothing that was used since', async () => {

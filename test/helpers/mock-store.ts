@@ -62,8 +62,25 @@ export function createMockStore(root: string): Store {
     // eslint-disable-next-line @typescript-eslint/require-await -- so that a bad id rejects
     use: async (id) => use(id),
 
+    // eslint-disable-next-line @typescript-eslint/require-await -- so that a bad id rejects
+    find: async (id) => (results.has(id) ? pathOf(id) : pathOf(id) && undefined),
+
+    records: () =>
+      [...results]
+        .sort(([, a], [, b]) => a.used - b.used)
+        .map(([id, { base, used }]) => ({
+          id,
+          parent: base,
+          childCount: childrenOf(id).length,
+          createdAt: new Date(used),
+          usedAt: new Date(used),
+        })),
+
+    usage: () => Promise.resolve({ results: new Map(), caches: new Map(), totalBytes: 0 }),
+
     async build(request, fill, signal) {
       pathOf(request.id);
+      if (building.has(request.id)) request.onWait?.();
       for (let other = building.get(request.id); other !== undefined; other = building.get(request.id)) {
         if (signal.aborted) return { status: 'cancelled' };
         await Promise.race([

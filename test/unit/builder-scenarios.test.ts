@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createBuilder, type Builder } from '../../src/builder/builder.ts';
+import type { Store } from '../../src/store/store.ts';
 import { logOf, startBuild, type LogLine } from '../helpers/mock-build.ts';
 import { createMockFetcher } from '../helpers/mock-fetcher.ts';
 import { createMockSandbox, type MockSandbox } from '../helpers/mock-sandbox.ts';
@@ -19,6 +20,7 @@ const { scenarios } = JSON.parse(
 ) as { scenarios: Scenario[] };
 
 let root: string;
+let store: Store;
 let sandbox: MockSandbox;
 let builder: Builder;
 
@@ -26,7 +28,8 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'scenario-'));
   sandbox = createMockSandbox();
   const fetcher = createMockFetcher([['PATH', '/usr/bin:/bin']]);
-  builder = createBuilder({ store: createMockStore(root), sandbox, fetcher });
+  store = createMockStore(root);
+  builder = createBuilder({ store, sandbox, fetcher });
 });
 
 afterEach(() => rmSync(root, { recursive: true, force: true }));
@@ -78,6 +81,30 @@ describe('golden scenarios', () => {
     expect(logOf(first.events)).toEqual(at(builds, 0).log);
     expect(logOf(second.events)).toEqual(at(builds, 1).log);
     expect(sandbox.commands).toHaveLength(builds.executions);
+  });
+});
+
+describe('waiting for another process', () => {
+  it('is told to every build that waits, once', async () => {
+    let begin = (): void => undefined;
+    const begun = new Promise<void>((resolve) => (begin = resolve));
+    const waits: Store = {
+      ...store,
+      async build(request, fill, signal) {
+        request.onWait?.();
+        await begun;
+        return await store.build(request, fill, signal);
+      },
+    };
+    const waiting = createBuilder({ store: waits, sandbox, fetcher: createMockFetcher([]) });
+    const builds = [1, 2].map(() => startBuild(waiting, '((from base))'));
+    const note = 'Waiting for another process that is making this result';
+    for (const build of builds) await build.said(note);
+    begin();
+    for (const build of builds) {
+      expect((await build.result).status).toBe('saved');
+      expect(logOf(build.events).filter(([, text]) => text === note)).toHaveLength(1);
+    }
   });
 });
 
