@@ -1,42 +1,36 @@
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createBuilder, type Builder } from '../builder/builder.ts';
+import { createHealthcheck, type Healthcheck } from '../builder/healthcheck.ts';
 import { ObuilderError } from '../errors.ts';
 import { createDirectoryFetcher } from '../fetcher/directory-fetcher.ts';
 import { createLinuxBuildUsers } from '../sandbox/build-users-linux.ts';
 import { createMacosBuildUsers } from '../sandbox/build-users-macos.ts';
 import { createMountedPrefix } from '../sandbox/mounted-prefix.ts';
-import type { PrefixMode } from '../sandbox/prefix-view.ts';
 import { endProcessesOf } from '../sandbox/processes.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
 import { createDirectoryStore } from '../store/directory-store.ts';
 import { createRsyncCopier } from '../store/rsync-copier.ts';
+import type { Store } from '../store/store.ts';
+import type { TreeCopier } from '../store/tree-copier.ts';
+import type { HostOptions, StoreOptions } from './host-options.ts';
 import { programArgv } from './program.ts';
 
 /** Where people live: a stranger's spec must not copy a home from there. */
 const HOME_DIRECTORIES = new Set(['/Users', '/home']);
 
-export interface BuildHostOptions {
-  readonly stateDir: string;
-  /** `rsync:DIR` */
-  readonly store: string;
-  readonly uid: number;
-  readonly homePath: string;
-  readonly prefix: string;
-  readonly prefixMode: PrefixMode;
-  readonly scoreboard: string;
-  readonly baseDir: string;
-}
-
 export interface BuildHost {
   readonly builder: Builder;
+  readonly store: Store;
+  readonly healthcheck: Healthcheck;
   /** Waits for running steps, then gives everything back: the mount, the users, the store. */
   close(): Promise<void>;
 }
 
 /** The one place that chooses implementations. Nothing is mounted or made before a step needs it. */
-export async function composeBuildHost(options: BuildHostOptions): Promise<BuildHost> {
-  const copier = createRsyncCopier();
-  const store = await createDirectoryStore({ root: storeDirectory(options.store), copier });
+export async function composeBuildHost(options: HostOptions): Promise<BuildHost> {
+  const copier = copierFor(options.store);
+  const store = await createDirectoryStore({ root: options.store.directory, copier });
   const { uid, homePath, prefix, prefixMode, scoreboard, stateDir } = options;
   const mountedPrefix = createMountedPrefix({
     prefix,
@@ -44,9 +38,7 @@ export async function composeBuildHost(options: BuildHostOptions): Promise<Build
     scoreboard,
     stateDir,
     program: programArgv(),
-    endProcesses: async (uids) => {
-      for (const mapped of uids) await endProcessesOf(mapped);
-    },
+    endProcesses: endProcessesOfAll,
   });
   const users =
     process.platform === 'darwin' ? createMacosBuildUsers({ homePath }) : createLinuxBuildUsers({ homePath });
@@ -64,9 +56,12 @@ export async function composeBuildHost(options: BuildHostOptions): Promise<Build
     markedOnly: HOME_DIRECTORIES.has(options.baseDir),
     copier,
   });
-  const builder = createBuilder({ store, sandbox, fetcher });
+  const host = { store, sandbox, fetcher };
+  const builder = createBuilder(host);
   return {
     builder,
+    store,
+    healthcheck: createHealthcheck(host),
     async close() {
       await builder.idle();
       await sandbox.close();
@@ -76,8 +71,26 @@ export async function composeBuildHost(options: BuildHostOptions): Promise<Build
   };
 }
 
-function storeDirectory(store: string): string {
-  const [, kind, directory] = /^([a-z]+):(.+)$/.exec(store) ?? [];
-  if (kind === 'rsync' && directory !== undefined) return directory;
-  throw new ObuilderError('BAD_OPTION', `--store=${store}: no such store`, { hint: 'give rsync:DIR' });
+/**
+ * The store alone, for who runs no steps.
+ * @throws {ObuilderError} STORE_MISSING: a mistyped path must not become a new store.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const { directory } = options;
+  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) {
+    throw new ObuilderError('STORE_MISSING', `${directory}: there is no store`, {
+      hint: 'name one with --store=rsync:DIR; the first build makes it',
+    });
+  }
+  return await createDirectoryStore({ root: directory, copier: copierFor(options) });
+}
+
+function copierFor({ rsyncMode }: StoreOptions): TreeCopier {
+  return createRsyncCopier(rsyncMode);
+}
+
+/** All at once: each may take a while, and the mount that they wait for is gone. */
+async function endProcessesOfAll(uids: readonly number[]): Promise<void> {
+  const ends = await Promise.allSettled(uids.map((uid) => endProcessesOf(uid)));
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }

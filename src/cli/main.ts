@@ -3,10 +3,15 @@ import { readFileSync } from 'node:fs';
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { buildCommand } from './commands/build.ts';
+import { cleanCommand } from './commands/clean.ts';
+import { deleteCommand } from './commands/delete.ts';
 import { execCommand } from './commands/exec.ts';
+import { healthcheckCommand } from './commands/healthcheck.ts';
+import { logCommand } from './commands/log.ts';
 import { mountCommand } from './commands/mount.ts';
 import { scoreboardCommand } from './commands/scoreboard.ts';
 import { statusCommand } from './commands/status.ts';
+import { storeCommand } from './commands/store.ts';
 import { unmountCommand } from './commands/unmount.ts';
 import { EXIT_USAGE } from './exit-codes.ts';
 import { exitCodeOf, printError } from './print-error.ts';
@@ -14,6 +19,11 @@ import { UsageError, usageError, usageStrings } from './wrong-usage.ts';
 
 const COMMANDS = [
   buildCommand,
+  healthcheckCommand,
+  logCommand,
+  storeCommand,
+  deleteCommand,
+  cleanCommand,
   mountCommand,
   unmountCommand,
   statusCommand,

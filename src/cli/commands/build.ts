@@ -1,37 +1,29 @@
 import { readFileSync, statSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import type { BuildResult } from '../../builder/builder.ts';
+import type { ObuilderVersion } from '../../builder/obuilder-version.ts';
 import { errnoCode, ObuilderError } from '../../errors.ts';
 import { checkRoot } from '../../fs/prefix-path.ts';
-import type { PrefixMode } from '../../sandbox/prefix-view.ts';
 import { parseSpec } from '../../spec/parse-spec.ts';
 import { createBuildPrinter } from '../build-output.ts';
-import { defaultPrefix, defaultScoreboard, stateDirOption } from '../common-options.ts';
-import { composeBuildHost, type BuildHostOptions } from '../compose.ts';
+import { composeBuildHost } from '../compose.ts';
 import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK } from '../exit-codes.ts';
+import { hostOptionsOf, withHostFlags, type HostArguments } from '../host-options.ts';
+import { interruption } from '../interruption.ts';
 
-interface BuildArguments {
+interface BuildArguments extends HostArguments {
   f: string;
   context: string;
-  store: string | undefined;
-  uid: number;
-  prefix: string;
-  scoreboard: string | undefined;
-  'base-dir': string | undefined;
-  'home-path': string | undefined;
-  'prefix-mode': PrefixMode;
+  ids: ObuilderVersion;
   secret: string[];
-  'state-dir': string;
 }
-
-const IS_MACOS = process.platform === 'darwin';
 
 export const buildCommand: CommandModule<object, BuildArguments> = {
   command: 'build <context>',
   describe: 'Build a spec step by step as a build user; finished steps come from the store',
   builder: (yargs) =>
-    yargs
+    withHostFlags(yargs)
       .positional('context', {
         type: 'string',
         demandOption: true,
@@ -44,49 +36,6 @@ export const buildCommand: CommandModule<object, BuildArguments> = {
         demandOption: true,
         describe: 'The spec; - reads standard input',
       })
-      .option('store', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'Where results are kept: rsync:DIR (default rsync:STATE-DIR/store)',
-      })
-      .option('uid', {
-        type: 'number',
-        requiresArg: true,
-        default: IS_MACOS ? 1000 : 7000,
-        describe: 'The build user, made where missing',
-      })
-      .option('prefix', {
-        alias: 'fuse-path',
-        type: 'string',
-        requiresArg: true,
-        default: defaultPrefix(),
-        describe: 'What steps see as their own tree',
-        coerce: (path: string) => resolve(path),
-      })
-      .option('scoreboard', {
-        type: 'string',
-        requiresArg: true,
-        describe: 'Root’s directory of links UID -> DIRECTORY (default STATE-DIR/scoreboard)',
-        coerce: (path: string) => resolve(path),
-      })
-      .option('base-dir', {
-        type: 'string',
-        requiresArg: true,
-        describe: `Directory of base images, what (from NAME) names (default ${IS_MACOS ? '/Users' : 'STATE-DIR/images'})`,
-        coerce: (path: string) => resolve(path),
-      })
-      .option('home-path', {
-        type: 'string',
-        requiresArg: true,
-        describe: `Where steps find their home (default ${IS_MACOS ? '/Users' : '/home'}/macUID)`,
-        coerce: (path: string) => resolve(path),
-      })
-      .option('prefix-mode', {
-        choices: ['tree', 'shared', 'bind', 'none'] as const,
-        default: IS_MACOS ? ('shared' as const) : ('tree' as const),
-        describe:
-          'tree: the step’s own tree through the mount; shared: the mount as everybody meets it; bind: no mount; none: the machine’s prefix',
-      })
       .option('secret', {
         type: 'string',
         nargs: 1,
@@ -94,7 +43,12 @@ export const buildCommand: CommandModule<object, BuildArguments> = {
         describe: 'ID:FILE: the value of a secret that the spec asks for',
         coerce: (given: string | string[]) => [given].flat(),
       })
-      .option('state-dir', stateDirOption)
+      .option('ids', {
+        choices: ['head', 'v0.5'] as const,
+        requiresArg: true,
+        default: 'head' as const,
+        describe: 'Whose ids name the results: the newest OBuilder’s, or v0.5’s, for a store that it filled',
+      })
       .example(
         '$0 build -f examples/sqlite.spec node_modules/better-sqlite3/deps/sqlite3',
         'the main job of the README',
@@ -112,27 +66,14 @@ async function runBuild(argv: BuildArguments): Promise<number> {
     secrets: readSecrets(argv.secret),
     emit: createBuildPrinter({ out: process.stdout, progress: process.stderr }),
     signal: interruption(),
+    ids: argv.ids,
   };
-  const host = await composeBuildHost(hostOptions(argv));
+  const host = await composeBuildHost(hostOptionsOf(argv));
   try {
     return report(await host.builder.build(spec, request));
   } finally {
     await host.close();
   }
-}
-
-function hostOptions(argv: BuildArguments): BuildHostOptions {
-  const stateDir = argv['state-dir'];
-  return {
-    stateDir,
-    store: argv.store ?? `rsync:${join(stateDir, 'store')}`,
-    uid: argv.uid,
-    homePath: argv['home-path'] ?? `${IS_MACOS ? '/Users' : '/home'}/mac${argv.uid}`,
-    prefix: argv.prefix,
-    prefixMode: argv['prefix-mode'],
-    scoreboard: argv.scoreboard ?? defaultScoreboard(stateDir),
-    baseDir: argv['base-dir'] ?? (IS_MACOS ? '/Users' : join(stateDir, 'images')),
-  };
 }
 
 function report(result: BuildResult): number {
@@ -150,13 +91,6 @@ function report(result: BuildResult): number {
       console.error('obuilder-fs: cancelled');
       return EXIT_INTERRUPTED;
   }
-}
-
-/** Aborted by the first Ctrl-C or SIGTERM: the step is stopped and everything is given back. */
-function interruption(): AbortSignal {
-  const controller = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => controller.abort());
-  return controller.signal;
 }
 
 function readSpec(file: string): Buffer {
@@ -189,7 +123,8 @@ function readSecrets(given: readonly string[]): Map<string, Uint8Array> {
 function readSecret(given: string): [string, Uint8Array] {
   const [, id, file] = /^([^:]+):(.+)$/s.exec(given) ?? [];
   if (id === undefined || file === undefined) {
-    throw new ObuilderError('BAD_OPTION', `--secret=${given}: not ID:FILE`, {
+    // What was given may be the secret itself: it is not repeated.
+    throw new ObuilderError('BAD_OPTION', '--secret: not ID:FILE', {
       hint: 'as in --secret=token:/run/token',
     });
   }

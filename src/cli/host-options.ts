@@ -1,0 +1,199 @@
+import { join, resolve } from 'node:path';
+import type { Argv, Options } from 'yargs';
+import { ObuilderError } from '../errors.ts';
+import type { PrefixMode } from '../sandbox/prefix-view.ts';
+import type { RsyncMode } from '../store/rsync-copier.ts';
+import {
+  defaultPrefix,
+  defaultScoreboard,
+  DEFAULT_STATE_DIR,
+  onePath,
+  stateDirOption,
+} from './common-options.ts';
+
+/** Where results are kept, and how. */
+export interface StoreOptions {
+  readonly directory: string;
+  readonly rsyncMode: RsyncMode;
+}
+
+/** All that a machine's builds depend on. */
+export interface HostOptions {
+  readonly stateDir: string;
+  readonly store: StoreOptions;
+  readonly uid: number;
+  readonly homePath: string;
+  readonly prefix: string;
+  readonly prefixMode: PrefixMode;
+  readonly scoreboard: string;
+  readonly baseDir: string;
+}
+
+/** What may be left to the machine's defaults. */
+export interface HostChoices {
+  /** Default: OBUILDER_FS_STATE_DIR, or /var/lib/obuilder-fs. */
+  readonly stateDir?: string | undefined;
+  /** `rsync:DIR` or `auto:DIR`; default: `store` in the state directory. */
+  readonly store?: string | undefined;
+  readonly rsyncMode?: RsyncMode | undefined;
+  readonly uid?: number | undefined;
+  readonly homePath?: string | undefined;
+  readonly prefix?: string | undefined;
+  readonly prefixMode?: PrefixMode | undefined;
+  readonly scoreboard?: string | undefined;
+  readonly baseDir?: string | undefined;
+}
+
+export const RSYNC_MODES = ['copy', 'hardlink', 'hardlink_unsafe'] as const;
+export const PREFIX_MODES = ['tree', 'shared', 'bind', 'none'] as const;
+
+const IS_MACOS = process.platform === 'darwin';
+const HOMES = IS_MACOS ? '/Users' : '/home';
+const DEFAULT_UID = IS_MACOS ? 1000 : 7000;
+
+/** The one place that knows the defaults. @throws {ObuilderError} BAD_OPTION */
+export function hostOptions(choices: HostChoices): HostOptions {
+  const stateDir = resolve(choices.stateDir ?? process.env['OBUILDER_FS_STATE_DIR'] ?? DEFAULT_STATE_DIR);
+  const uid = choices.uid ?? DEFAULT_UID;
+  return {
+    stateDir,
+    store: storeOptions(choices, stateDir),
+    uid,
+    homePath: resolve(choices.homePath ?? `${HOMES}/mac${uid}`),
+    prefix: resolve(choices.prefix ?? defaultPrefix()),
+    prefixMode: choices.prefixMode ?? (IS_MACOS ? 'shared' : 'tree'),
+    scoreboard: resolve(choices.scoreboard ?? defaultScoreboard(stateDir)),
+    baseDir: resolve(choices.baseDir ?? (IS_MACOS ? HOMES : join(stateDir, 'images'))),
+  };
+}
+
+function storeOptions({ store, rsyncMode = 'copy' }: HostChoices, stateDir: string): StoreOptions {
+  if (store === undefined) return { directory: join(stateDir, 'store'), rsyncMode };
+  const [, kind, directory] = /^([a-z]+):(.+)$/s.exec(store) ?? [];
+  if ((kind === 'rsync' || kind === 'auto') && directory !== undefined) {
+    return { directory: resolve(directory), rsyncMode };
+  }
+  throw new ObuilderError('BAD_OPTION', `--store=${store}: no such store`, { hint: 'give rsync:DIR' });
+}
+
+export interface StoreArguments {
+  store: string | undefined;
+  'rsync-mode': RsyncMode | undefined;
+  'state-dir': string;
+}
+
+export interface HostArguments extends StoreArguments {
+  uid: number;
+  prefix: string;
+  scoreboard: string | undefined;
+  'base-dir': string | undefined;
+  'home-path': string | undefined;
+  'prefix-mode': PrefixMode | undefined;
+  fallback: string | undefined;
+  fuse: boolean;
+}
+
+const storeFlags = {
+  store: {
+    type: 'string',
+    requiresArg: true,
+    describe: 'Where results are kept: rsync:DIR (default rsync:STATE-DIR/store)',
+  },
+  'rsync-mode': {
+    choices: RSYNC_MODES,
+    requiresArg: true,
+    describe:
+      'copy: each result is a whole copy (default); hardlink: files that are the same as in the result before share their storage; hardlink_unsafe: the same by size and time',
+  },
+  'state-dir': stateDirOption,
+} as const satisfies Record<string, Options>;
+
+const hostFlags = {
+  uid: {
+    type: 'number',
+    requiresArg: true,
+    default: DEFAULT_UID,
+    describe: 'The build user, made where missing',
+  },
+  prefix: {
+    alias: 'fuse-path',
+    type: 'string',
+    requiresArg: true,
+    default: defaultPrefix(),
+    describe: 'What steps see as their own tree',
+    coerce: onePath('prefix'),
+  },
+  scoreboard: {
+    type: 'string',
+    requiresArg: true,
+    describe: 'Root’s directory of links UID -> DIRECTORY (default STATE-DIR/scoreboard)',
+    coerce: onePath('scoreboard'),
+  },
+  'base-dir': {
+    type: 'string',
+    requiresArg: true,
+    describe: `Directory of base images, what (from NAME) names (default ${IS_MACOS ? '/Users' : 'STATE-DIR/images'})`,
+    coerce: onePath('base-dir'),
+  },
+  'home-path': {
+    type: 'string',
+    requiresArg: true,
+    describe: `Where steps find their home (default ${HOMES}/macUID)`,
+    coerce: onePath('home-path'),
+  },
+  'prefix-mode': {
+    choices: PREFIX_MODES,
+    requiresArg: true,
+    describe: `tree: the step’s own tree through the mount; shared: the mount as everybody meets it; bind: no mount; none: the machine’s prefix (default ${IS_MACOS ? 'shared' : 'tree'})`,
+  },
+  fallback: { type: 'string', requiresArg: true, describe: 'Ignored; OBuilder v0.5 wants it' },
+  fuse: {
+    type: 'boolean',
+    default: true,
+    describe: '--no-fuse: as --prefix-mode=none, from OBuilder v0.5',
+  },
+} as const satisfies Record<string, Options>;
+
+/** For commands that run steps. */
+export function withHostFlags<T>(yargs: Argv<T>): Argv<T & HostArguments> {
+  yargs.options({ ...storeFlags, ...hostFlags });
+  return yargs as Argv<unknown> as Argv<T & HostArguments>;
+}
+
+/** For commands that only need the store. OBuilder takes the others there too, and scripts give them: so do we. */
+export function withStoreFlags<T>(yargs: Argv<T>): Argv<T & StoreArguments> {
+  yargs.options(storeFlags);
+  for (const [name, flag] of Object.entries<Options>(hostFlags))
+    yargs.option(name, { ...flag, hidden: true });
+  return yargs as Argv<unknown> as Argv<T & StoreArguments>;
+}
+
+/** Says what is ignored, on standard error. @throws {ObuilderError} BAD_OPTION */
+export function hostOptionsOf(argv: HostArguments): HostOptions {
+  if (argv.fallback !== undefined) console.error('obuilder-fs: --fallback is not needed and ignored');
+  return hostOptions({
+    ...storeChoices(argv),
+    uid: argv.uid,
+    homePath: argv['home-path'],
+    prefix: argv.prefix,
+    prefixMode: prefixModeOf(argv),
+    scoreboard: argv.scoreboard,
+    baseDir: argv['base-dir'],
+  });
+}
+
+export function storeOptionsOf(argv: StoreArguments): StoreOptions {
+  return hostOptions(storeChoices(argv)).store;
+}
+
+function storeChoices(argv: StoreArguments): HostChoices {
+  return { stateDir: argv['state-dir'], store: argv.store, rsyncMode: argv['rsync-mode'] };
+}
+
+function prefixModeOf({ fuse, 'prefix-mode': mode }: HostArguments): PrefixMode | undefined {
+  if (fuse) return mode;
+  if (mode === undefined || mode === 'none') return 'none';
+  throw new ObuilderError('BAD_OPTION', `--no-fuse and --prefix-mode=${mode}: they contradict each other`, {
+    hint: 'give one of them',
+  });
+}
