@@ -1,4 +1,3 @@
-import { ObuilderError } from '../errors.ts';
 import { byteStringOf, type ByteString } from './byte-string.ts';
 import { opSexp } from './print-spec.ts';
 import {
@@ -10,32 +9,22 @@ import {
   type LocatedList,
   type LocatedSexp,
 } from './sexp.ts';
+import { specErrorOf } from './spec-error.ts';
 import type { CacheMount, CopyOp, Op, RunOp, Spec, User } from './spec.ts';
 
 /**
  * Reads a spec, and checks that each build it copies from is in scope.
  * @param fileName what messages call the source.
- * @throws {ObuilderError} BAD_SPEC; the message is one line, `FILE:LINE:COLUMN: what is wrong`, both counted from 1.
+ * @throws {SpecError} the message is one line, `FILE:LINE:COLUMN: what is wrong`, both counted from 1.
  */
 export function parseSpec(source: string | Uint8Array, fileName = 'spec'): Spec {
   const bytes = byteStringOf(source);
   try {
     return readSpec(parseSexp(bytes));
   } catch (error) {
-    if (!(error instanceof SexpError)) throw error;
-    const place = `${fileName}:${placeOf(bytes, error.offset)}`;
-    throw new ObuilderError('BAD_SPEC', `${place}: ${error.message}`, { hint: error.hint });
+    if (error instanceof SexpError) throw specErrorOf(error, bytes, fileName);
+    throw error;
   }
-}
-
-const UTF8_CONTINUATION = /[\x80-\xbf]/g;
-
-function placeOf(source: ByteString, offset: number): string {
-  const before = source.slice(0, offset);
-  const lineStart = before.lastIndexOf('\n') + 1;
-  const line = before.split('\n').length;
-  const column = before.slice(lineStart).replace(UTF8_CONTINUATION, '').length + 1;
-  return `${line}:${column}`;
 }
 
 /** A spec whose nested builds are being read. */

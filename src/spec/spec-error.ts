@@ -1,0 +1,74 @@
+import { ObuilderError } from '../errors.ts';
+import { textOf, type ByteString } from './byte-string.ts';
+import { SexpError, sexpEnd } from './sexp-reader.ts';
+
+/** A spec that cannot be read. */
+export class SpecError extends ObuilderError {
+  /** Two lines for a terminal: the line of the source where it shows, and what is wrong underlined. */
+  readonly underlined: string;
+
+  constructor(message: string, hint: string, underlined: string) {
+    super('BAD_SPEC', message, { hint });
+    this.underlined = underlined;
+  }
+}
+
+/** The error with its place in the file that `source` was read from. */
+export function specErrorOf(
+  { offset, message, hint }: SexpError,
+  source: ByteString,
+  fileName: string,
+): SpecError {
+  const start = source.lastIndexOf('\n', offset - 1) + (offset === 0 ? 0 : 1);
+  const next = source.indexOf('\n', offset);
+  const line = { source, start, end: next === -1 ? source.length : next };
+  const place = `${fileName}:${countNewlines(source, start) + 1}:${columnsOf(source.slice(start, offset)) + 1}`;
+  return new SpecError(`${place}: ${message}`, hint, underline(line, offset, faultEnd(source, offset)));
+}
+
+function countNewlines(source: ByteString, end: number): number {
+  let count = 0;
+  for (let at = source.indexOf('\n'); at !== -1 && at < end; at = source.indexOf('\n', at + 1)) count++;
+  return count;
+}
+
+const UTF8_CONTINUATION = /[\x80-\xbf]/g;
+
+function columnsOf(bytes: string): number {
+  return bytes.replace(UTF8_CONTINUATION, '').length;
+}
+
+/** The end of what is wrong: of the S-expression there, or of one byte where there is none. */
+function faultEnd(source: ByteString, offset: number): number {
+  try {
+    return Math.max(sexpEnd(source, offset), offset + 1);
+  } catch (error) {
+    if (error instanceof SexpError) return offset + 1;
+    throw error;
+  }
+}
+
+interface Line {
+  readonly source: ByteString;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Of a long line only this many bytes are shown before the fault, and from it on. */
+const BEFORE_MAX = 40;
+const AFTER_MAX = 60;
+
+function underline({ source, start, end }: Line, offset: number, faultsEnd: number): string {
+  const from = Math.max(start, offset - BEFORE_MAX);
+  const to = Math.min(end, offset + AFTER_MAX);
+  const before = `${from > start ? '…' : ''}${shown(source.slice(from, offset))}`;
+  const fault = shown(source.slice(offset, Math.min(faultsEnd, to)));
+  const after = `${shown(source.slice(Math.min(faultsEnd, to), to))}${to < end ? '…' : ''}`;
+  const carets = '^'.repeat(Math.max(1, fault.trimEnd().length));
+  return `  ${before}${fault}${after}\n  ${' '.repeat(before.length)}${carets}`.replaceAll(/ +$/gm, '');
+}
+
+/** As a terminal may show it: no control character gets through, and each character is as wide as a space. */
+function shown(bytes: string): string {
+  return textOf(bytes as ByteString).replaceAll(/\p{Cc}/gu, ' ');
+}
