@@ -1,7 +1,7 @@
 import { posix } from 'node:path';
 import type { StepPath } from '../sandbox/sandbox.ts';
 import { textOf, type ByteString } from '../spec/byte-string.ts';
-import type { User } from '../spec/spec.ts';
+import type { Op, User } from '../spec/spec.ts';
 import { defaultShell, joinWorkdir, type ObuilderVersion } from './obuilder-version.ts';
 
 export type Env = readonly (readonly [name: ByteString, value: ByteString])[];
@@ -28,6 +28,22 @@ export function initialContext(ids: ObuilderVersion, imageEnv: Env): BuildContex
     workdir: '/' as ByteString,
     place: ROOT,
   };
+}
+
+/** For the operations after `op`, which makes no result itself. */
+export function afterOp(context: BuildContext, op: Exclude<Op, { op: 'run' | 'copy' }>): BuildContext {
+  switch (op.op) {
+    case 'comment':
+      return context;
+    case 'workdir':
+      return withWorkdir(context, op.path);
+    case 'shell':
+      return { ...context, shell: op.argv };
+    case 'user':
+      return { ...context, user: op.user };
+    case 'env':
+      return withEnv(context, op.name, op.value);
+  }
 }
 
 export function withWorkdir(context: BuildContext, path: ByteString): BuildContext {

@@ -4,7 +4,7 @@ import { buildHeading, fromHeading, opHeading } from '../spec/print-spec.ts';
 import { escapeAtom } from '../spec/sexp.ts';
 import type { CopyOp, Op, Spec } from '../spec/spec.ts';
 import type { BuildEvent } from './build-event.ts';
-import { initialContext, withEnv, withWorkdir, type BuildContext } from './build-context.ts';
+import { afterOp, initialContext, type BuildContext } from './build-context.ts';
 import { copyStep } from './copy-step.ts';
 import { fromStep, readImageEnv } from './from-step.ts';
 import type { ObuilderVersion } from './obuilder-version.ts';
@@ -189,20 +189,5 @@ class Build {
 
   #note(text: string): void {
     this.#request.emit({ type: 'note', text });
-  }
-}
-
-function afterOp(context: BuildContext, op: Exclude<Op, { op: 'run' | 'copy' }>): BuildContext {
-  switch (op.op) {
-    case 'comment':
-      return context;
-    case 'workdir':
-      return withWorkdir(context, op.path);
-    case 'shell':
-      return { ...context, shell: op.argv };
-    case 'user':
-      return { ...context, user: op.user };
-    case 'env':
-      return withEnv(context, op.name, op.value);
   }
 }

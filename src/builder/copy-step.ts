@@ -5,21 +5,13 @@ import { byteStringOf, type ByteString } from '../spec/byte-string.ts';
 import type { CopyOp } from '../spec/spec.ts';
 import { placeOf, type BuildContext } from './build-context.ts';
 import { KeptDirectories } from './kept-directories.ts';
-import { readManifest, type Manifest } from './manifest.ts';
-import { joinDestination } from './obuilder-version.ts';
 import type { StoreStep } from './shared-builds.ts';
-import { refusalOf, StepRefused, type StepHost } from './step-host.ts';
-import { copyStepId, type CopyContent } from './step-id.ts';
+import { refusalOf, type StepHost } from './step-host.ts';
+import { copyOpId, type CopySource } from './step-id.ts';
 import { tarStream, type TarRequest } from './tar-stream.ts';
 
 /** Where the tree is not ours to look into, GNU tar at least keeps the modes of directories; bsdtar does not know the option. */
 const TAR = process.platform === 'linux' ? ['tar', '--no-overwrite-dir', '-xpf', '-'] : ['tar', '-xf', '-'];
-
-export interface CopySource {
-  readonly directory: string;
-  /** Breaks off reading it. */
-  readonly signal: AbortSignal;
-}
 
 /**
  * `(copy …)`: an archive of files of `sourceDirectory`, extracted in the tree of `base`. It is extracted as any step runs, so that links
@@ -31,10 +23,9 @@ export async function copyStep(
   { context, base, copy, source }: { context: BuildContext; base: string; copy: CopyOp; source: CopySource },
 ): Promise<StoreStep> {
   const { user } = context;
-  const dst = joinDestination(context.workdir, copy.dst);
-  const content = contentFor(dst, await readManifests(copy, source));
+  const { id, content } = await copyOpId(context, { base, copy, source });
   return {
-    id: copyStepId({ base, user, content, dst }).id,
+    id,
     base,
     prepare() {
       const destination = host.sandbox.locate(placeOf(context, copy.dst));
@@ -67,25 +58,6 @@ const EXTRACT = {
   secrets: [],
   caches: [],
 } as const;
-
-async function readManifests(
-  { src, exclude }: CopyOp,
-  { directory, signal }: CopySource,
-): Promise<Manifest[]> {
-  const manifests: Manifest[] = [];
-  for (const one of src) {
-    manifests.push(await readManifest({ sourceDirectory: directory, src: one, exclude, signal }));
-  }
-  return manifests;
-}
-
-function contentFor(dst: ByteString, manifests: readonly Manifest[]): CopyContent {
-  const [first, ...others] = manifests;
-  if (first === undefined) throw new StepRefused('No source items for copy!', 'name them in (src …)');
-  if (dst.endsWith('/')) return { kind: 'items', manifests };
-  if (others.length === 0) return { kind: 'item', manifest: first };
-  throw new StepRefused("When copying multiple items, the destination must end with '/'");
-}
 
 /** Where a copy goes: in the step's tree, and in the archive. */
 interface CopyPlace {

@@ -1,13 +1,13 @@
 import { join } from 'node:path';
 import type { StepCommand, StepOutcome } from '../sandbox/sandbox.ts';
-import { bufferOf, byteStringOf, textOf, type ByteString } from '../spec/byte-string.ts';
+import { bufferOf, textOf } from '../spec/byte-string.ts';
 import type { RunOp } from '../spec/spec.ts';
 import { cachePlaceOf, placeOf, type BuildContext } from './build-context.ts';
 import type { StoreStep } from './shared-builds.ts';
-import { StepRefused, type StepHost } from './step-host.ts';
-import { runStepId } from './step-id.ts';
+import type { StepHost } from './step-host.ts';
+import { runOpId, secretsInPlace, type Secrets } from './step-id.ts';
 
-export type Secrets = ReadonlyMap<string, Uint8Array>;
+export type { Secrets } from './step-id.ts';
 
 interface CacheToOpen {
   readonly name: string;
@@ -22,11 +22,11 @@ export function runStep(
   host: StepHost,
   { context, base, run, secrets }: { context: BuildContext; base: string; run: RunOp; secrets: Secrets },
 ): StoreStep {
-  const { workdir, user, env, shell } = context;
-  const mounted = run.secrets.map(({ id, target }) => ({ target, value: secretValue(secrets, id) }));
+  const { env, shell } = context;
+  const mounted = secretsInPlace(run, secrets);
   const { network, shell: command } = run;
   return {
-    id: runStepId({ base, workdir, user, env, command, shell, network, secrets: mounted }).id,
+    id: runOpId(context, { base, run, secrets: mounted }).id,
     base,
     prepare() {
       const step = {
@@ -49,15 +49,6 @@ export function runStep(
         );
     },
   };
-}
-
-function secretValue(secrets: Secrets, id: ByteString): ByteString {
-  const value = secrets.get(textOf(id));
-  if (value !== undefined) return byteStringOf(value);
-  throw new StepRefused(
-    `Couldn't find value for requested secret '${textOf(id)}'`,
-    `give it with --secret ${textOf(id)}:FILE`,
-  );
 }
 
 /** Gives `action` private copies of the caches. They are released however it ends: a failed step's downloads are worth keeping. */

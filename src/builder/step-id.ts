@@ -1,9 +1,12 @@
 import { createHash } from 'node:crypto';
-import { bufferOf, byteStringOf, type ByteString } from '../spec/byte-string.ts';
+import { bufferOf, byteStringOf, textOf, type ByteString } from '../spec/byte-string.ts';
 import { userFields } from '../spec/print-spec.ts';
 import { printMach, type Sexp } from '../spec/sexp.ts';
-import type { User } from '../spec/spec.ts';
-import { manifestSexp, type Manifest } from './manifest.ts';
+import type { CopyOp, RunOp, User } from '../spec/spec.ts';
+import type { BuildContext } from './build-context.ts';
+import { manifestSexp, readManifest, type Manifest } from './manifest.ts';
+import { joinDestination } from './obuilder-version.ts';
+import { StepRefused } from './step-host.ts';
 
 /** What names a step's result: the SHA-256, in hex, of the pre-image. The same inputs give the ids that OBuilder gives. */
 export interface StepId {
@@ -23,7 +26,7 @@ export interface RunStep {
   readonly shell: readonly ByteString[];
   readonly network: readonly ByteString[];
   /** In the order of the spec. */
-  readonly secrets: readonly { readonly value: ByteString; readonly target: ByteString }[];
+  readonly secrets: readonly SecretInPlace[];
 }
 
 /** All that decides the result of a copy. */
@@ -40,6 +43,78 @@ export interface CopyStep {
 export type CopyContent =
   | { readonly kind: 'item'; readonly manifest: Manifest }
   | { readonly kind: 'items'; readonly manifests: readonly Manifest[] };
+
+/** The values of secrets by their ids. */
+export type Secrets = ReadonlyMap<string, Uint8Array>;
+
+/** A secret with its value, where a run wants it. */
+export interface SecretInPlace {
+  readonly value: ByteString;
+  readonly target: ByteString;
+}
+
+/**
+ * The secrets that `run` asks for, in the order of the spec.
+ * @throws {StepRefused} when there is none of such a name.
+ */
+export function secretsInPlace(run: RunOp, secrets: Secrets): SecretInPlace[] {
+  return run.secrets.map(({ id, target }) => ({ target, value: secretValue(secrets, id) }));
+}
+
+function secretValue(secrets: Secrets, id: ByteString): ByteString {
+  const value = secrets.get(textOf(id));
+  if (value !== undefined) return byteStringOf(value);
+  throw new StepRefused(
+    `Couldn't find value for requested secret '${textOf(id)}'`,
+    `give it with --secret ${textOf(id)}:FILE`,
+  );
+}
+
+/** What names the result of `(run …)` in `context`. */
+export function runOpId(
+  context: BuildContext,
+  { base, run, secrets }: { base: string; run: RunOp; secrets: readonly SecretInPlace[] },
+): StepId {
+  const { workdir, user, env, shell } = context;
+  const { shell: command, network } = run;
+  return runStepId({ base, workdir, user, env, command, shell, network, secrets });
+}
+
+/** Where a copy takes its files. */
+export interface CopySource {
+  readonly directory: string;
+  /** Breaks off reading it. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * What names the result of `(copy …)` in `context`, and what it copies: every source file is read.
+ * @throws {StepRefused} when there is nothing to copy, or several items and no directory for them. {ObuilderError} BAD_SOURCE.
+ */
+export async function copyOpId(
+  context: BuildContext,
+  { base, copy, source }: { base: string; copy: CopyOp; source: CopySource },
+): Promise<StepId & { readonly content: CopyContent }> {
+  const dst = joinDestination(context.workdir, copy.dst);
+  const content = contentFor(dst, await readManifests(copy, source));
+  return { ...copyStepId({ base, user: context.user, content, dst }), content };
+}
+
+async function readManifests({ src, exclude }: CopyOp, source: CopySource): Promise<Manifest[]> {
+  const { directory: sourceDirectory, ...signal } = source;
+  const manifests: Manifest[] = [];
+  for (const one of src)
+    manifests.push(await readManifest({ sourceDirectory, src: one, exclude, ...signal }));
+  return manifests;
+}
+
+function contentFor(dst: ByteString, manifests: readonly Manifest[]): CopyContent {
+  const [first, ...others] = manifests;
+  if (first === undefined) throw new StepRefused('No source items for copy!', 'name them in (src …)');
+  if (dst.endsWith('/')) return { kind: 'items', manifests };
+  if (others.length === 0) return { kind: 'item', manifest: first };
+  throw new StepRefused("When copying multiple items, the destination must end with '/'");
+}
 
 export function fromStepId(image: ByteString): StepId {
   return stepId(image);
