@@ -12,8 +12,8 @@ import {
 import { removeTestUsers } from './test-users.ts';
 
 /** Build users of the build tests' own. */
-export const firstBuilder = 7725;
-export const secondBuilder = 7726;
+export const firstBuilder = 7727;
+export const secondBuilder = 7728;
 
 export interface RunningBuild {
   readonly pid: number;

@@ -1,7 +1,8 @@
+import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
-import { once } from 'node:events';
+import { pipeline } from 'node:stream/promises';
 import type { CommandModule } from 'yargs';
-import { savedLog } from '../../builder/build-log.ts';
+import { errnoCode } from '../../errors.ts';
 import { openStore } from '../compose.ts';
 import { storeOptionsOf, withStoreFlags, type StoreArguments } from '../host-options.ts';
 import { directoryOfResult } from '../stored-result.ts';
@@ -29,8 +30,12 @@ export const logCommand: CommandModule<object, LogArguments> = {
   },
 };
 
-/** Waits for the last byte: a pipe takes what it is given later than the process may end. */
+/** Resolves when the last byte is gone, or when nobody reads any more; a log that is missing is empty. */
 async function print(path: string): Promise<void> {
-  await savedLog(path)((chunk) => process.stdout.write(chunk), new AbortController().signal);
-  if (process.stdout.writableLength > 0) await once(process.stdout, 'drain');
+  try {
+    await pipeline(createReadStream(path), process.stdout, { end: false });
+    await new Promise((resolve) => process.stdout.write('', resolve));
+  } catch (error) {
+    if (!['ENOENT', 'EPIPE'].includes(errnoCode(error) ?? '')) throw error;
+  }
 }
