@@ -5,11 +5,13 @@ import { hideBin } from 'yargs/helpers';
 import { buildCommand } from './commands/build.ts';
 import { cleanCommand } from './commands/clean.ts';
 import { deleteCommand } from './commands/delete.ts';
+import { dockerfileCommand } from './commands/dockerfile.ts';
 import { execCommand } from './commands/exec.ts';
 import { healthcheckCommand } from './commands/healthcheck.ts';
 import { logCommand } from './commands/log.ts';
 import { mountCommand } from './commands/mount.ts';
 import { scoreboardCommand } from './commands/scoreboard.ts';
+import { specCommand } from './commands/spec.ts';
 import { statusCommand } from './commands/status.ts';
 import { storeCommand } from './commands/store.ts';
 import { unmountCommand } from './commands/unmount.ts';
@@ -19,6 +21,8 @@ import { UsageError, usageError, usageStrings } from './wrong-usage.ts';
 
 const COMMANDS = [
   buildCommand,
+  specCommand,
+  dockerfileCommand,
   healthcheckCommand,
   logCommand,
   storeCommand,

@@ -1,4 +1,5 @@
 import { ObuilderError } from '../errors.ts';
+import { SpecError } from '../spec/spec-error.ts';
 import { EXIT_FAILURE, EXIT_USAGE } from './exit-codes.ts';
 
 /** Errors in what was asked for, rather than in what the machine could do. */
@@ -20,9 +21,10 @@ interface PrintOptions {
   readonly program?: string;
 }
 
-/** Prints an error; its stack only when asked to. */
+/** Prints an error, and for a bad spec the line where it shows; its stack only when asked to. */
 export function printError(error: unknown, { isVerbose, program = 'obuilder-fs' }: PrintOptions): void {
   console.error(`${program}: ${oneLine(describeError(error))}`);
+  if (error instanceof SpecError) console.error(error.underlined);
   if (isVerbose && error instanceof Error) console.error(error.stack);
 }
 

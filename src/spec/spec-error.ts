@@ -2,15 +2,30 @@ import { ObuilderError } from '../errors.ts';
 import { textOf, type ByteString } from './byte-string.ts';
 import { SexpError, sexpEnd } from './sexp-reader.ts';
 
-/** A spec that cannot be read. */
+/** Where a fault is, counted from 1, columns in characters. */
+export interface SpecPlace {
+  readonly fileName: string;
+  readonly line: number;
+  readonly column: number;
+}
+
+/** A spec that cannot be read: BAD_SPEC, with a message of one line that starts with the place. */
 export class SpecError extends ObuilderError {
+  readonly place: SpecPlace;
   /** Two lines for a terminal: the line of the source where it shows, and what is wrong underlined. */
   readonly underlined: string;
 
-  constructor(message: string, hint: string, underlined: string) {
-    super('BAD_SPEC', message, { hint });
+  constructor(message: string, { hint, place, underlined }: SpecErrorDetails) {
+    super('BAD_SPEC', `${place.fileName}:${place.line}:${place.column}: ${message}`, { hint });
+    this.place = place;
     this.underlined = underlined;
   }
+}
+
+interface SpecErrorDetails {
+  readonly hint: string;
+  readonly place: SpecPlace;
+  readonly underlined: string;
 }
 
 /** The error with its place in the file that `source` was read from. */
@@ -19,11 +34,19 @@ export function specErrorOf(
   source: ByteString,
   fileName: string,
 ): SpecError {
-  const start = source.lastIndexOf('\n', offset - 1) + (offset === 0 ? 0 : 1);
+  const start = offset === 0 ? 0 : source.lastIndexOf('\n', offset - 1) + 1;
   const next = source.indexOf('\n', offset);
   const line = { source, start, end: next === -1 ? source.length : next };
-  const place = `${fileName}:${countNewlines(source, start) + 1}:${columnsOf(source.slice(start, offset)) + 1}`;
-  return new SpecError(`${place}: ${message}`, hint, underline(line, offset, faultEnd(source, offset)));
+  const place = {
+    fileName,
+    line: countNewlines(source, start) + 1,
+    column: columnsOf(source.slice(start, offset)) + 1,
+  };
+  return new SpecError(message, {
+    hint,
+    place,
+    underlined: underline(line, offset, faultEnd(source, offset)),
+  });
 }
 
 function countNewlines(source: ByteString, end: number): number {
