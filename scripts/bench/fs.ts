@@ -7,7 +7,7 @@ import { ObuilderError } from '../../src/errors.ts';
 import { runCommand } from '../../src/os/exec.ts';
 import { barChart } from './chart.ts';
 import type { Contender } from './fs/contender.ts';
-import { makeDataSet, makeLargeTree } from './fs/data-set.ts';
+import { makeDataSet, makeGrowingTrees } from './fs/data-set.ts';
 import { measure, type Measured } from './fs/measure.ts';
 import { ourContenders } from './fs/our-contenders.ts';
 import { peerContenders } from './fs/peers.ts';
@@ -122,7 +122,7 @@ async function run(
 ): Promise<Measured> {
   progress.show('making the data');
   const data = await makeDataSet(scratch, await compileClient(scratch), argv.size);
-  if (chosen.workloads.some(({ name }) => name === 'grow')) await makeLargeTree(data);
+  if (chosen.workloads.some(({ name }) => name === 'grow')) await makeGrowingTrees(data);
   return measure({ ...chosen, data, runs: argv.runs, signal, progress });
 }
 

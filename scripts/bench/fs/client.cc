@@ -204,10 +204,10 @@ void run_walk(const std::string& root, uint64_t) {
   measure("walk-again", [&] { return walk(AT_FDCWD, top.c_str()); });
 }
 
-/** The tree that is ten times larger, of a mount that has not seen it. */
+/** Two trees, neither of which the mount has seen. */
 void run_grow(const std::string& root, uint64_t) {
-  const std::string small = root + "/walk";
-  const std::string large = root + "/large";
+  const std::string small = root + "/grow-small";
+  const std::string large = root + "/grow-large";
   measure("grow-small", [&] { return walk(AT_FDCWD, small.c_str()); });
   measure("grow-large", [&] { return walk(AT_FDCWD, large.c_str()); });
 }

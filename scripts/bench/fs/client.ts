@@ -69,7 +69,7 @@ function startClient([command = '', ...args]: readonly string[], signal: AbortSi
     await exit;
     signal.throwIfAborted();
     if (child.exitCode === 0) return undefined;
-    throw clientFailed([command, ...args], await lastWords);
+    throw clientFailed(child.exitCode ?? child.signalCode, await lastWords);
   };
   return {
     ready: async () => (await nextLine())?.[1],
@@ -85,9 +85,9 @@ function startClient([command = '', ...args]: readonly string[], signal: AbortSi
   };
 }
 
-function clientFailed(argv: readonly string[], lastWords: string): ObuilderError {
+function clientFailed(how: number | string | null, lastWords: string): ObuilderError {
   const [firstLine = ''] = lastWords.trim().split('\n');
-  return new ObuilderError('CLIENT_FAILED', firstLine || `${argv.join(' ')}: failed`, {
+  return new ObuilderError('CLIENT_FAILED', firstLine || `the client ended with ${how ?? 'no status'}`, {
     hint: 'the contender does not serve this workload',
   });
 }

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { runCommand } from '../../../src/os/exec.ts';
@@ -12,7 +11,7 @@ export interface Size {
   readonly knownDirectories: number;
   readonly walkDirectories: number;
   readonly filesPerDirectory: number;
-  /** Of the tree that shows how a walk grows; as many times as large as the one of `walkDirectories`. */
+  /** How many times as large as the others one tree is, to show how a walk grows. */
   readonly growth: number;
   readonly tools: number;
   readonly largeFileMiB: number;
@@ -64,6 +63,7 @@ export interface DataSet {
 }
 
 const HEADER_PATHS = 8;
+export const COMPILER = ['g++', '-std=c++20'];
 
 export async function makeDataSet(
   scratch: Scratch,
@@ -81,10 +81,10 @@ export async function makeDataSet(
   makeGeneratedHeaders(first, size);
   await copySystemHeaders(first, compiled, generated);
   const archive = await makeArchive(scratch, client, size);
-  execFileSync('cp', ['-a', scratch.path('data/0'), scratch.path('data/1')]);
-  CALLERS.forEach((uid, caller) => {
-    execFileSync('chown', ['-R', `${uid}:${uid}`, scratch.path(`data/${caller}`)]);
-  });
+  await runCommand(['cp', '-a', scratch.path('data/0'), scratch.path('data/1')]);
+  for (const [caller, uid] of CALLERS.entries()) {
+    await runCommand(['chown', '-R', `${uid}:${uid}`, scratch.path(`data/${caller}`)]);
+  }
   return {
     ...{ scratch, size, client, archive, compiled },
     headerDirectories: [...generated, ...headers],
@@ -122,18 +122,17 @@ function makeTools(root: string, size: Size): void {
   }
 }
 
-/** The tree that is walked once, to see how time and memory grow: too large to make where nobody asks. */
-export async function makeLargeTree({ client, size, directory }: DataSet): Promise<void> {
-  const directories = String(size.walkDirectories * size.growth);
-  await runCommand([
-    client,
-    'make',
-    join(directory(0), 'large'),
-    directories,
-    String(size.filesPerDirectory),
-    '1',
-  ]);
-  execFileSync('chown', ['-R', `${CALLERS[0]}:${CALLERS[0]}`, join(directory(0), 'large')]);
+/** The trees that show how time and memory grow: too large to make where nobody asks. */
+export async function makeGrowingTrees({ client, size, directory }: DataSet): Promise<void> {
+  for (const [name, times] of [
+    ['grow-small', 1],
+    ['grow-large', size.growth],
+  ] as const) {
+    const tree = join(directory(0), name);
+    const directories = String(size.walkDirectories * times);
+    await runCommand([client, 'make', tree, directories, String(size.filesPerDirectory), '1']);
+    await runCommand(['chown', '-R', `${CALLERS[0]}:${CALLERS[0]}`, tree]);
+  }
 }
 
 /** Includes every header of the standard library and many small ones, which lie in the last of several directories. */
@@ -169,7 +168,7 @@ async function copySystemHeaders(
   generated: readonly string[],
 ): Promise<void> {
   const includes = generated.flatMap((directory) => ['-isystem', join(root, directory)]);
-  const { stdout } = await runCommand(['g++', '-M', ...includes, compiled]);
+  const { stdout } = await runCommand([...COMPILER, '-M', ...includes, compiled]);
   const needed = stdout.split(/[\s\\]+/).filter((path) => path.startsWith('/usr/'));
   for (const path of needed) {
     const copy = join(root, 'include/system', path);

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { CallerNumber } from './contender.ts';
-import { CALLERS, type DataSet } from './data-set.ts';
+import { CALLERS, COMPILER, type DataSet } from './data-set.ts';
 
 /** One job that callers do below a contender; it yields one figure or more. */
 export interface Workload {
@@ -41,7 +41,7 @@ const compile: Workload = {
   contenders: 'main',
   callers: 1,
   client: ({ headerDirectories, compiled }, root) => [
-    ...['compile', root, '1', 'g++', '-std=c++20', '-fsyntax-only', '-nostdinc', '-nostdinc++'],
+    ...['compile', root, '1', ...COMPILER, '-c', '-o', '/dev/null', '-nostdinc', '-nostdinc++'],
     ...headerDirectories.flatMap((directory) => ['-isystem', join(root, directory)]),
     compiled,
   ],
@@ -93,7 +93,7 @@ export const workloads: readonly Workload[] = [
     figures: ['walk', 'walk-again'],
   },
   {
-    ...simple('grow', 'walk a tree, then one of ten times the size'),
+    ...simple('grow', 'walk a tree that the mount has not seen, then one of ten times the size'),
     unit: 'file',
     figures: ['grow-small', 'grow-large'],
     contenders: 'tree',
