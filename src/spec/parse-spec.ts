@@ -10,7 +10,7 @@ import {
   type LocatedSexp,
 } from './sexp.ts';
 import { specErrorOf } from './spec-error.ts';
-import type { CacheMount, CopyOp, Op, RunOp, Spec, User } from './spec.ts';
+import type { CacheMount, CopyOp, Op, Spec, User } from './spec.ts';
 
 /**
  * Reads a spec, and checks that each build it copies from is in scope.
@@ -112,43 +112,42 @@ function readOp(sexp: LocatedSexp, scope: Scope): Op {
   if (sexp.kind !== 'list' || keyword?.kind !== 'atom') {
     fail(sexp, `${excerpt(sexp)} is no operation`, OP_HINT);
   }
-  switch (capitalize(keyword.text)) {
+  switch (keyword.text as string) {
+    case 'comment':
     case 'Comment':
       return { op: 'comment', text: onlyAtom(sexp) };
+    case 'workdir':
     case 'Workdir':
       return { op: 'workdir', path: onlyAtom(sexp) };
+    case 'shell':
     case 'Shell':
       return { op: 'shell', argv: sexp.items.slice(1).map(atomText) };
+    case 'run':
+      return readRun(sexp, sexp.items.slice(1));
     case 'Run':
-      return { op: 'run', ...readRun(sexp, inlinedItems(sexp, keyword.text)) };
+      return readRun(sexp, listedFields(sexp, keyword.text));
+    case 'copy':
+      return readCopy(sexp, sexp.items.slice(1), scope);
     case 'Copy':
-      return { op: 'copy', ...readCopy(sexp, inlinedItems(sexp, keyword.text), scope) };
+      return readCopy(sexp, listedFields(sexp, keyword.text), scope);
+    case 'user':
+      return { op: 'user', user: readUser(sexp, sexp.items.slice(1)) };
     case 'User':
-      return { op: 'user', user: readUser(sexp, inlinedItems(sexp, keyword.text)) };
+      return { op: 'user', user: readUser(sexp, listedFields(sexp, keyword.text)) };
+    case 'env':
+      return readEnv(sexp, sexp.items.slice(1));
     case 'Env':
-      return { op: 'env', ...readEnv(sexp, inlinedItems(sexp, keyword.text)) };
+      return readEnv(sexp, listedFields(sexp, keyword.text));
     default:
       fail(keyword, `unknown operation ${excerpt(keyword)}`, OP_HINT);
   }
 }
 
-function capitalize(name: ByteString): string {
-  return name.replace(/^[a-z]/, (letter) => letter.toUpperCase());
-}
-
-/** What follows a lower-case `run`, `copy`, `user` or `env`; capitalised they have it in a list. */
-function inlinedItems(op: LocatedList, name: ByteString): readonly LocatedSexp[] {
-  const rest = op.items.slice(1);
-  if (/^[a-z]/.test(name)) return rest;
-  const [list] = rest;
-  if (rest.length !== 1 || list?.kind !== 'list') {
-    fail(
-      op,
-      `${excerpt(op)} has its fields outside a list`,
-      `write (${name.toLowerCase()} …), in lower case`,
-    );
-  }
-  return list.items;
+/** The fields of a capitalised operation, which has them in a list; in lower case it has them as they are. */
+function listedFields(op: LocatedList, name: ByteString): readonly LocatedSexp[] {
+  const [, list, ...others] = op.items;
+  if (list?.kind === 'list' && others.length === 0) return list.items;
+  fail(op, `${excerpt(op)} has its fields outside a list`, `write (${name.toLowerCase()} …), in lower case`);
 }
 
 function onlyAtom(op: LocatedList): ByteString {
@@ -159,7 +158,7 @@ function onlyAtom(op: LocatedList): ByteString {
   return atomText(value);
 }
 
-function readEnv(op: LocatedList, items: readonly LocatedSexp[]): { name: ByteString; value: ByteString } {
+function readEnv(op: LocatedList, items: readonly LocatedSexp[]): Op {
   const [name, value] = items;
   if (items.length !== 2 || name === undefined || value === undefined) {
     fail(
@@ -168,7 +167,7 @@ function readEnv(op: LocatedList, items: readonly LocatedSexp[]): { name: ByteSt
       'write (env NAME VALUE), VALUE between double quotes if it has blanks',
     );
   }
-  return { name: atomText(name), value: atomText(value) };
+  return { op: 'env', name: atomText(name), value: atomText(value) };
 }
 
 function readUser(op: LocatedList, items: readonly LocatedSexp[]): User {
@@ -192,26 +191,31 @@ function readUser(op: LocatedList, items: readonly LocatedSexp[]): User {
   );
 }
 
-function readRun(op: LocatedList, items: readonly LocatedSexp[]): RunOp {
-  const fields = readFields(items, { cache: 'many', network: 'many', secrets: 'many', shell: 'one' });
+const RUN_FIELDS = { cache: 'many', network: 'many', secrets: 'many', shell: 'one' } as const;
+
+function readRun(op: LocatedList, items: readonly LocatedSexp[]): Op {
+  const fields = readFields(items, RUN_FIELDS);
   return {
-    cache: (fields.get('cache') ?? []).map(readMount),
-    network: (fields.get('network') ?? []).map(atomText),
-    secrets: (fields.get('secrets') ?? []).map(readMount),
+    op: 'run',
+    cache: (fields.cache ?? []).map(readMount),
+    network: (fields.network ?? []).map(atomText),
+    secrets: (fields.secrets ?? []).map(readMount),
     shell: requiredAtom(op, fields, 'shell', '(shell "COMMAND")'),
   };
 }
 
-function readCopy(op: LocatedList, items: readonly LocatedSexp[], scope: Scope): CopyOp {
-  const fields = readFields(items, { from: 'one', src: 'many', dst: 'one', exclude: 'many' });
-  const src = fields.get('src');
-  if (src === undefined) fail(op, `${excerpt(op)} has no src`, 'add (src PATH…)');
-  const from = fields.get('from')?.[0];
-  const copy: CopyOp = {
+const COPY_FIELDS = { from: 'one', src: 'many', dst: 'one', exclude: 'many' } as const;
+
+function readCopy(op: LocatedList, items: readonly LocatedSexp[], scope: Scope): Op {
+  const fields = readFields(items, COPY_FIELDS);
+  if (fields.src === undefined) fail(op, `${excerpt(op)} has no src`, 'add (src PATH…)');
+  const from = fields.from?.[0];
+  const copy: Extract<Op, { op: 'copy' }> = {
+    op: 'copy',
     from: from === undefined ? { kind: 'context' } : readSource(from),
-    src: src.map(atomText),
+    src: fields.src.map(atomText),
     dst: requiredAtom(op, fields, 'dst', '(dst PATH)'),
-    exclude: (fields.get('exclude') ?? []).map(atomText),
+    exclude: (fields.exclude ?? []).map(atomText),
   };
   if (copy.from.kind === 'build' && !scope.has(copy.from.name)) {
     failUnknownBuild(op, copy, copy.from.name, scope.names());
@@ -228,18 +232,13 @@ function readSource(sexp: LocatedSexp): CopyOp['from'] {
   return { kind: 'build', name: name.text };
 }
 
-function failUnknownBuild(
-  op: LocatedList,
-  copy: CopyOp,
-  name: ByteString,
-  known: readonly ByteString[],
-): never {
+function failUnknownBuild(op: LocatedList, copy: Op, name: ByteString, known: readonly ByteString[]): never {
   const quoted = known.map((build) => `"${escapeAtom(build)}"`);
   const last = quoted.at(-1) ?? '';
   const others = quoted.slice(0, -1).join(', ');
   const choices = [last, `either ${others} or ${last}`][quoted.length - 1] ?? `one of ${others} or ${last}`;
   const question = quoted.length === 0 ? '' : ` Did you mean ${choices} ?`;
-  const text = printInline(opSexp({ op: 'copy', ...copy }));
+  const text = printInline(opSexp(copy));
   fail(
     op,
     `Unknown build "${escapeAtom(name)}" in ${text}.${question}`,
@@ -247,16 +246,18 @@ function failUnknownBuild(
   );
 }
 
+const MOUNT_FIELDS = { target: 'one', buildkit_options: 'one' } as const;
+
 /** A cache or a secret: `(ID (target PATH))`. */
 function readMount(sexp: LocatedSexp): CacheMount {
   const id = sexp.kind === 'list' ? sexp.items[0] : undefined;
   if (sexp.kind !== 'list' || id?.kind !== 'atom')
     fail(sexp, `${excerpt(sexp)} has no id and target`, MOUNT_HINT);
-  const fields = readFields(sexp.items.slice(1), { target: 'one', buildkit_options: 'one' });
+  const fields = readFields(sexp.items.slice(1), MOUNT_FIELDS);
   return {
     id: id.text,
     target: requiredAtom(sexp, fields, 'target', '(target PATH)'),
-    buildkitOptions: (fields.get('buildkit_options') ?? []).flatMap(readBuildkitOptions),
+    buildkitOptions: (fields.buildkit_options ?? []).flatMap(readBuildkitOptions),
   };
 }
 
@@ -276,38 +277,42 @@ function readBuildkitOptions(sexp: LocatedSexp): CacheMount['buildkitOptions'] {
 type Arity = 'one' | 'many';
 
 /** The values of each field that is there. */
+type Fields<Name extends string> = { [name in Name]?: readonly LocatedSexp[] };
+
 function readFields<Name extends string>(
   items: readonly LocatedSexp[],
   known: Readonly<Record<Name, Arity>>,
-): Map<Name, readonly LocatedSexp[]> {
-  const names = Object.keys(known) as Name[];
-  const fields = new Map<Name, readonly LocatedSexp[]>();
+): Fields<Name> {
+  const fields: Fields<Name> = {};
   for (const item of items) {
-    const keyword = item.kind === 'list' ? item.items[0] : undefined;
-    if (item.kind !== 'list' || keyword?.kind !== 'atom') {
-      fail(item, `${excerpt(item)} is no field`, `a field is a list that starts with ${names.join(', ')}`);
-    }
-    const name = names.find((candidate) => candidate === (keyword.text as string));
-    if (name === undefined) {
-      fail(keyword, `unknown field ${excerpt(keyword)}`, `known here: ${names.join(', ')}`);
-    }
-    if (fields.has(name)) fail(item, `a second field ${name}`, 'keep one of them');
-    const values = item.items.slice(1);
+    const name = fieldName(item, known);
+    if (fields[name] !== undefined) fail(item, `a second field ${name}`, 'keep one of them');
+    const values = item.kind === 'list' ? item.items.slice(1) : [];
     if (known[name] === 'one' && values.length !== 1) {
       fail(item, `${excerpt(item)} takes exactly one value`, 'put a value with blanks between double quotes');
     }
-    fields.set(name, values);
+    fields[name] = values;
   }
   return fields;
 }
 
+function fieldName<Name extends string>(item: LocatedSexp, known: Readonly<Record<Name, Arity>>): Name {
+  const keyword = item.kind === 'list' ? item.items[0] : undefined;
+  const names = () => Object.keys(known).join(', ');
+  if (keyword?.kind !== 'atom') {
+    fail(item, `${excerpt(item)} is no field`, `a field is a list that starts with ${names()}`);
+  }
+  if (Object.hasOwn(known, keyword.text)) return keyword.text as string as Name;
+  fail(keyword, `unknown field ${excerpt(keyword)}`, `known here: ${names()}`);
+}
+
 function requiredAtom<Name extends string>(
   owner: LocatedSexp,
-  fields: ReadonlyMap<Name, readonly LocatedSexp[]>,
+  fields: Fields<Name>,
   name: Name,
   example: string,
 ): ByteString {
-  const value = fields.get(name)?.[0];
+  const value = fields[name]?.[0];
   if (value === undefined) fail(owner, `${excerpt(owner)} has no ${name}`, `add ${example}`);
   return atomText(value);
 }

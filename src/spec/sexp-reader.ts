@@ -78,13 +78,6 @@ const RETURN_CODE = 0x0d;
 const QUOTE_CODE = 0x22;
 const BACKSLASH_CODE = 0x5c;
 
-/** A list that is being read. */
-interface OpenList {
-  readonly kind: 'list';
-  readonly items: LocatedSexp[];
-  readonly offset: number;
-}
-
 /** A `#;` whose S-expression has not come yet, in the list that is `depth` deep. */
 interface Skip {
   readonly depth: number;
@@ -95,25 +88,24 @@ interface Skip {
 class Reader {
   readonly #source: ByteString;
   #at: number;
-  /** The lists around the one that is being read. */
-  readonly #outer: OpenList[] = [];
-  /** The innermost list that is open; the outermost is the document. */
-  #list: OpenList;
+  /** What the open lists and the document hold so far, outermost first; a list of its own for each would cost most of the time. */
+  readonly #items: LocatedSexp[] = [];
+  /** The open lists, outermost first: how many items came before theirs, and where they begin in the source. */
+  readonly #starts: number[] = [];
+  readonly #offsets: number[] = [];
   readonly #skips: Skip[] = [];
 
   constructor(source: ByteString, offset = 0) {
     this.#source = source;
     this.#at = offset;
-    this.#list = { kind: 'list', items: [], offset };
   }
 
   read(): LocatedSexp {
     while (this.#at < this.#source.length) this.#readToken();
-    if (this.#outer.length > 0) {
-      throw this.#error(this.#list.offset, 'this list is never closed', UNCLOSED_HINT);
-    }
+    const unclosed = this.#offsets.at(-1);
+    if (unclosed !== undefined) throw this.#error(unclosed, 'this list is never closed', UNCLOSED_HINT);
     this.#refuseDanglingSkip('add what it should skip, or remove it');
-    const [sexp] = this.#list.items;
+    const [sexp] = this.#items;
     if (sexp === undefined) {
       throw this.#error(
         0,
@@ -126,8 +118,8 @@ class Reader {
 
   /** Where the first S-expression ends, whatever comes after it. */
   readEnd(): number {
-    const document = this.#list;
-    while (this.#at < this.#source.length && document.items.length === 0) this.#readToken();
+    const isRead = () => this.#starts.length === 0 && this.#items.length > 0;
+    while (this.#at < this.#source.length && !isRead()) this.#readToken();
     return this.#at;
   }
 
@@ -140,8 +132,8 @@ class Reader {
         this.#skipReturn();
         break;
       case OPEN:
-        this.#outer.push(this.#list);
-        this.#list = { kind: 'list', items: [], offset: this.#at++ };
+        this.#starts.push(this.#items.length);
+        this.#offsets.push(this.#at++);
         break;
       case CLOSE:
         this.#closeList();
@@ -164,32 +156,35 @@ class Reader {
   }
 
   #closeList(): void {
-    const outer = this.#outer.pop();
-    if (outer === undefined) {
+    const depth = this.#starts.length;
+    const start = this.#starts.pop();
+    const offset = this.#offsets.pop();
+    if (start === undefined || offset === undefined) {
       throw this.#error(this.#at, '")" closes nothing', 'remove it, or add the "(" that it closes');
     }
-    if (this.#skips.at(-1)?.depth === this.#outer.length + 1) {
+    if (this.#skips.at(-1)?.depth === depth) {
       this.#refuseDanglingSkip('put what it should skip before the ")", or remove it');
     }
-    const list = this.#list;
-    this.#list = outer;
+    const items = this.#items.slice(start);
+    this.#items.length = start;
     this.#at++;
-    this.#add(list);
+    this.#add({ kind: 'list', items, offset });
   }
 
   #add(sexp: LocatedSexp): void {
-    if (this.#skips.length > 0 && this.#skips.at(-1)?.depth === this.#outer.length) {
+    const depth = this.#starts.length;
+    if (this.#skips.length > 0 && this.#skips.at(-1)?.depth === depth) {
       this.#skips.pop();
       return;
     }
-    if (this.#outer.length === 0 && this.#list.items.length > 0) {
+    if (depth === 0 && this.#items.length > 0) {
       throw this.#error(
         sexp.offset,
         'a second S-expression, where only one is expected',
         'put everything in one list, or remove the rest',
       );
     }
-    this.#list.items.push(sexp);
+    this.#items.push(sexp);
   }
 
   #refuseDanglingSkip(hint: string): void {
@@ -217,7 +212,7 @@ class Reader {
   /** A comment that starts with "#", or else an unquoted atom. */
   #readMark(): void {
     if (this.#source.startsWith('#;', this.#at)) {
-      this.#skips.push({ depth: this.#outer.length, offset: this.#at });
+      this.#skips.push({ depth: this.#starts.length, offset: this.#at });
       this.#at += 2;
     } else if (this.#source.startsWith('#|', this.#at)) {
       this.#skipBlockComment();
