@@ -298,12 +298,15 @@ function readFields<Name extends string>(
 
 function fieldName<Name extends string>(item: LocatedSexp, known: Readonly<Record<Name, Arity>>): Name {
   const keyword = item.kind === 'list' ? item.items[0] : undefined;
-  const names = () => Object.keys(known).join(', ');
   if (keyword?.kind !== 'atom') {
-    fail(item, `${excerpt(item)} is no field`, `a field is a list that starts with ${names()}`);
+    fail(item, `${excerpt(item)} is no field`, `a field is a list that starts with ${namesOf(known)}`);
   }
   if (Object.hasOwn(known, keyword.text)) return keyword.text as string as Name;
-  fail(keyword, `unknown field ${excerpt(keyword)}`, `known here: ${names()}`);
+  fail(keyword, `unknown field ${excerpt(keyword)}`, `known here: ${namesOf(known)}`);
+}
+
+function namesOf(known: object): string {
+  return Object.keys(known).join(', ');
 }
 
 function requiredAtom<Name extends string>(
