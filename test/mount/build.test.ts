@@ -212,7 +212,7 @@ describe.skipIf(whyNoMounts !== undefined)('obuilder-fs build', () => {
       /^obuilder-fs: "nowhere": no such base image in .*; there is base; .*$/m,
       1,
     ],
-    ['a spec that does not parse', '((from base) (rum (shell x)))', /^obuilder-fs: -:1:15: .*$/m, 1],
+    ['a spec that does not parse', '((from base) (rum (shell x)))', /^obuilder-fs: <stdin>:1:15: .*$/m, 1],
     [
       'a workdir outside of the step’s places',
       '((from base) (workdir /etc) (run (shell pwd)))',
