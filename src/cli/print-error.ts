@@ -24,7 +24,7 @@ interface PrintOptions {
 /** Prints an error, and for a bad spec the line where it shows; its stack only when asked to. */
 export function printError(error: unknown, { isVerbose, program = 'obuilder-fs' }: PrintOptions): void {
   console.error(`${program}: ${oneLine(describeError(error))}`);
-  if (error instanceof SpecError) console.error(error.underlined);
+  if (error instanceof SpecError && error.underlined !== undefined) console.error(error.underlined);
   if (isVerbose && error instanceof Error) console.error(error.stack);
 }
 

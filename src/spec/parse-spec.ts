@@ -363,7 +363,7 @@ const EXCERPT_LENGTH_MAX = 60;
 
 /** A piece of the source for a message: on one line, and not too long. */
 function excerpt(sexp: LocatedSexp): string {
-  const text = printInline(withoutLocations(sexp));
+  const text = printInline(withoutLocations(sexp, EXCERPT_LENGTH_MAX + 1));
   return text.length <= EXCERPT_LENGTH_MAX ? text : `${text.slice(0, EXCERPT_LENGTH_MAX - 1)}…`;
 }
 
@@ -372,5 +372,5 @@ const OP_HINT = 'an operation is a list that starts with comment, workdir, shell
 const MOUNT_HINT = 'write (ID (target PATH))';
 
 function fail(at: LocatedSexp, message: string, hint: string): never {
-  throw new SexpError(at.offset, message, hint);
+  throw new SexpError(at.offset, message, hint, 'sexp');
 }

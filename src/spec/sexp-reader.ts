@@ -20,11 +20,14 @@ export class SexpError extends Error {
   override readonly name = 'SexpError';
   readonly offset: number;
   readonly hint: string;
+  /** What is wrong: one byte, or the S-expression that begins there. */
+  readonly extent: 'byte' | 'sexp';
 
-  constructor(offset: number, message: string, hint: string) {
+  constructor(offset: number, message: string, hint: string, extent: 'byte' | 'sexp' = 'byte') {
     super(message);
     this.offset = offset;
     this.hint = hint;
+    this.extent = extent;
   }
 }
 

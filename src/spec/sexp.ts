@@ -9,18 +9,19 @@ export { parseSexp, SexpError, type LocatedAtom, type LocatedList, type LocatedS
  */
 export type Sexp = ByteString | readonly Sexp[];
 
-/** Without its positions. */
-export function withoutLocations(located: LocatedSexp): Sexp {
+/** Without its positions; of a large one, where asked, only the first atoms and lists. */
+export function withoutLocations(located: LocatedSexp, countMax = Infinity): Sexp {
   const root: Sexp[] = [];
   const pending: { from: LocatedSexp; into: Sexp[] }[] = [{ from: located, into: root }];
-  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+  let left = countMax;
+  for (let next = pending.pop(); next !== undefined && left-- > 0; next = pending.pop()) {
     if (next.from.kind === 'atom') {
       next.into.push(next.from.text);
       continue;
     }
     const items: Sexp[] = [];
     next.into.push(items);
-    for (let i = next.from.items.length - 1; i >= 0; i--) {
+    for (let i = Math.min(next.from.items.length, countMax) - 1; i >= 0; i--) {
       const item = next.from.items[i];
       if (item !== undefined) pending.push({ from: item, into: items });
     }

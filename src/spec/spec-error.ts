@@ -12,8 +12,8 @@ export interface SpecPlace {
 /** A spec that cannot be read: BAD_SPEC, with a message of one line that starts with the place. */
 export class SpecError extends ObuilderError {
   readonly place: SpecPlace;
-  /** Two lines for a terminal: the line of the source where it shows, and what is wrong underlined. */
-  readonly underlined: string;
+  /** Two lines for a terminal: the line of the source where it shows, and what is wrong underlined. None for a blank line. */
+  readonly underlined: string | undefined;
 
   constructor(message: string, { hint, place, underlined }: SpecErrorDetails) {
     super('BAD_SPEC', `${place.fileName}:${place.line}:${place.column}: ${message}`, { hint });
@@ -25,15 +25,12 @@ export class SpecError extends ObuilderError {
 interface SpecErrorDetails {
   readonly hint: string;
   readonly place: SpecPlace;
-  readonly underlined: string;
+  readonly underlined: string | undefined;
 }
 
 /** The error with its place in the file that `source` was read from. */
-export function specErrorOf(
-  { offset, message, hint }: SexpError,
-  source: ByteString,
-  fileName: string,
-): SpecError {
+export function specErrorOf(error: SexpError, source: ByteString, fileName: string): SpecError {
+  const { offset, message, hint } = error;
   const start = offset === 0 ? 0 : source.lastIndexOf('\n', offset - 1) + 1;
   const next = source.indexOf('\n', offset);
   const line = { source, start, end: next === -1 ? source.length : next };
@@ -45,7 +42,7 @@ export function specErrorOf(
   return new SpecError(message, {
     hint,
     place,
-    underlined: underline(line, offset, faultEnd(source, offset)),
+    underlined: underline(line, offset, faultEnd(source, error)),
   });
 }
 
@@ -61,12 +58,14 @@ function columnsOf(bytes: string): number {
   return bytes.replace(UTF8_CONTINUATION, '').length;
 }
 
-/** The end of what is wrong: of the S-expression there, or of one byte where there is none. */
-function faultEnd(source: ByteString, offset: number): number {
+/** The end of what is wrong, looked for no further than it is shown. */
+function faultEnd(source: ByteString, { offset, extent }: SexpError): number {
+  if (extent === 'byte') return offset + 1;
+  const shownEnd = offset + AFTER_MAX;
   try {
-    return Math.max(sexpEnd(source, offset), offset + 1);
+    return sexpEnd(source.slice(0, shownEnd) as ByteString, offset);
   } catch (error) {
-    if (error instanceof SexpError) return offset + 1;
+    if (error instanceof SexpError) return shownEnd;
     throw error;
   }
 }
@@ -81,12 +80,13 @@ interface Line {
 const BEFORE_MAX = 40;
 const AFTER_MAX = 60;
 
-function underline({ source, start, end }: Line, offset: number, faultsEnd: number): string {
+function underline({ source, start, end }: Line, offset: number, faultsEnd: number): string | undefined {
   const from = Math.max(start, offset - BEFORE_MAX);
   const to = Math.min(end, offset + AFTER_MAX);
   const before = `${from > start ? '…' : ''}${shown(source.slice(from, offset))}`;
   const fault = shown(source.slice(offset, Math.min(faultsEnd, to)));
   const after = `${shown(source.slice(Math.min(faultsEnd, to), to))}${to < end ? '…' : ''}`;
+  if (`${before}${fault}${after}`.trim() === '') return undefined;
   const carets = '^'.repeat(Math.max(1, fault.trimEnd().length));
   return `  ${before}${fault}${after}\n  ${' '.repeat(before.length)}${carets}`.replaceAll(/ +$/gm, '');
 }

@@ -1,15 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import { ObuilderError } from '../../src/errors.ts';
 import { parseSpec } from '../../src/spec/parse-spec.ts';
+import { SpecError } from '../../src/spec/spec-error.ts';
 import type { Spec } from '../../src/spec/spec.ts';
 import { vectors } from '../helpers/vectors.ts';
 
-function refusal(source: string | Uint8Array): ObuilderError {
+function refusal(source: string | Uint8Array): SpecError {
   try {
     parseSpec(source, 'a.spec');
   } catch (error) {
-    expect(error).toBeInstanceOf(ObuilderError);
-    return error as ObuilderError;
+    expect(error).toBeInstanceOf(SpecError);
+    return error as SpecError;
   }
   throw new Error('the spec was accepted');
 }
@@ -44,6 +44,45 @@ describe('refusals', () => {
   it('quotes long pieces of the source only in part', () => {
     expect(refusal(`((from a) (${'x '.repeat(1000)}))`).message.length).toBeLessThan(200);
     expect(refusal(`((from a) ((${'x '.repeat(1000)})))`).message.length).toBeLessThan(200);
+  });
+
+  it.each([
+    ['((from a) (nope))', ['  ((from a) (nope))', '             ^^^^']],
+    ['((from a)\n\t(comment "é" b))', ['   (comment "é" b))', '   ^^^^^^^^^^^^^^^']],
+    ['((from a)\n (user (uid 1)\n       (name b)))', ['   (user (uid 1)', '   ^^^^^^^^^^^^^']],
+    ['((from a) (comment "b\n', ['  ((from a) (comment "b', '                     ^']],
+    ['((from a)))', ['  ((from a)))', '            ^']],
+    [
+      '((from a) (comment \x1b[31m "b" "c"))',
+      ['  ((from a) (comment  [31m "b" "c"))', '            ^^^^^^^^^^^^^^^^^^^^^^^'],
+    ],
+  ])('%j is shown with what is wrong underlined', (source, lines) => {
+    expect(refusal(source).underlined?.split('\n')).toEqual(lines);
+  });
+
+  it('of a long line only the part around the fault is shown', () => {
+    const blanks = ' '.repeat(500);
+    const [line = '', carets = ''] =
+      refusal(`((from a) x${blanks}(nope)${blanks})`).underlined?.split('\n') ?? [];
+    expect(line.length).toBeLessThan(110);
+    expect(line.startsWith('  …') || line.startsWith('  ((from a) x')).toBe(true);
+    expect(carets.trim()).toMatch(/^\^+$/);
+  });
+
+  it('of a blank line nothing is shown', () => {
+    expect(refusal('').underlined).toBeUndefined();
+  });
+
+  it.each([
+    [
+      'a spec of 10 MiB that is wrong at its end',
+      `((from a)${'(run(shell "echo 1"))'.repeat(500_000)}(bogus))`,
+    ],
+    ['10 MiB of lists that are never closed', '('.repeat(10_000_000)],
+    ['10 MiB of atoms where a stage is expected', `((${'a '.repeat(5_000_000)}))`],
+    ['10 MiB of lines that end in the middle of a string', `((from a)(comment "${'x\n'.repeat(5_000_000)}`],
+  ])('%s is one short error', (_, source) => {
+    expect(refusal(source).message.length).toBeLessThan(200);
   });
 
   it('a source that is no UTF-8 is read as bytes', () => {
