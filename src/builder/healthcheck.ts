@@ -41,7 +41,8 @@ export function createHealthcheck(host: StepHost, timeoutMs = TIMEOUT_MS): Healt
         emit: (event) => event.type === 'output' && said.push(event.data),
         signal: signal === undefined ? timeout : AbortSignal.any([timeout, signal]),
       });
-      if (result.status === 'cancelled' && !timeout.aborted) return { status: 'failed', message: 'cancelled' };
+      if (result.status === 'cancelled' && !timeout.aborted)
+        return { status: 'failed', message: 'cancelled' };
       return healthOf(result, Buffer.concat(said).toString().trim());
     } finally {
       await builder.idle();
