@@ -15,6 +15,7 @@ export interface Size {
   readonly growth: number;
   readonly tools: number;
   readonly largeFileMiB: number;
+  readonly systemHeaders: readonly string[];
   readonly generatedHeaders: number;
   readonly sourceFiles: number;
   readonly operations: number;
@@ -29,6 +30,7 @@ export const SIZES: Record<'small' | 'full', Size> = {
     growth: 10,
     tools: 500,
     largeFileMiB: 1024,
+    systemHeaders: ['bits/stdc++.h'],
     generatedHeaders: 400,
     sourceFiles: 4_000,
     operations: 10_000,
@@ -41,6 +43,7 @@ export const SIZES: Record<'small' | 'full', Size> = {
     growth: 10,
     tools: 100,
     largeFileMiB: 64,
+    systemHeaders: ['string', 'vector'],
     generatedHeaders: 100,
     sourceFiles: 500,
     operations: 2_000,
@@ -136,10 +139,11 @@ export async function makeGrowingTrees({ client, size, directory }: DataSet): Pr
   }
 }
 
-/** Includes every header of the standard library and many small ones, which lie in the last of several directories. */
-function compiledSource(size: Size): string {
-  const generated = Array.from({ length: size.generatedHeaders }, (_, n) => `#include <generated/h${n}.h>\n`);
-  return `#include <bits/stdc++.h>\n${generated.join('')}int main() { return h0(); }\n`;
+/** Includes headers of the standard library and many small ones, which lie in several directories. */
+function compiledSource({ systemHeaders, generatedHeaders }: Size): string {
+  const generated = Array.from({ length: generatedHeaders }, (_, number) => `generated/h${number}.h`);
+  const includes = [...systemHeaders, ...generated].map((header) => `#include <${header}>\n`);
+  return `${includes.join('')}int main() { return h0(); }\n`;
 }
 
 function makeGeneratedHeaders(root: string, size: Size): void {

@@ -6,7 +6,13 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { ObuilderError } from '../../../src/errors.ts';
 import { readStatistics } from '../../../src/fs/mount-statistics.ts';
-import { createRunDirectory, prefixFiles } from '../../../src/fs/run-directory.ts';
+import {
+  createRunDirectory,
+  liveRecord,
+  prefixFiles,
+  type PrefixFiles,
+} from '../../../src/fs/run-directory.ts';
+import { treeDoor } from '../../../src/fs/tree-door.ts';
 import { unmountNow } from '../scratch.ts';
 import { CALLERS } from './data-set.ts';
 import type { CallerNumber, Contender } from './contender.ts';
@@ -51,19 +57,17 @@ function ours(serving: Serving): Contender {
         scratch.make(`${kind}/${serving.name}`),
       ) as [string, string, string];
       pointCallers(scoreboard, scratch.path('data'));
-      const pid = await mount(serving, { prefix, scoreboard, stateDir });
-      const { statistics } = prefixFiles(createRunDirectory(stateDir), prefix);
+      const { pid, ended } = await mount(serving, { prefix, scoreboard, stateDir });
+      const files = prefixFiles(createRunDirectory(stateDir), prefix);
       return {
         root: () => prefix,
         command: (caller, argv) =>
-          serving.entered === 'shared'
-            ? asCaller(caller, argv)
-            : throughTreeRoot(prefix, stateDir, caller, argv),
-        pid: pid.pid,
-        countTrips: () => countTrips(statistics),
+          serving.entered === 'shared' ? asCaller(caller, argv) : throughTreeRoot(files, caller, argv),
+        pid,
+        countTrips: () => countTrips(files.statistics),
         async close() {
           unmountNow(prefix);
-          await pid.ended;
+          await ended;
         },
       };
     },
@@ -117,14 +121,19 @@ async function mount(
   );
 }
 
-function throughTreeRoot(
-  prefix: string,
-  stateDir: string,
-  caller: CallerNumber,
-  argv: readonly string[],
-): string[] {
-  const options = [`--state-dir=${stateDir}`, `--uid=${CALLERS[caller]}`, '--prefix-mode=tree'];
-  return [process.execPath, mainProgram, 'exec', ...options, prefix, '--', ...argv];
+/** As `obuilder-fs exec` does it, without a Node process that would still be ending while its command is measured. */
+function throughTreeRoot(files: PrefixFiles, caller: CallerNumber, argv: readonly string[]): string[] {
+  const record = liveRecord(files);
+  if (record === undefined) {
+    throw new ObuilderError('MOUNT_LOST', 'the mount process has ended', { hint: 'see what it logged' });
+  }
+  const door = treeDoor(record, CALLERS[caller], CALLERS[caller]);
+  const bindAndRun = 'mount --bind -- "$1" "$2" && shift 2 && exec "$@"';
+  return [
+    ...['unshare', '--mount', '--propagation', 'private', '--', '/bin/sh', '-c', bindAndRun, 'enter'],
+    ...[door, record.prefix],
+    ...asCaller(caller, argv),
+  ];
 }
 
 async function countTrips(socket: string): Promise<number> {
