@@ -112,13 +112,9 @@ async function mount(
     ended.then(() => false),
   ]);
   if (isServing && child.pid !== undefined) return { pid: child.pid, ended };
-  throw new ObuilderError(
-    'CONTENDER_MISSING',
-    (await lastWords).trim().split('\n')[0] ?? 'it does not mount',
-    {
-      hint: 'run npm run build',
-    },
-  );
+  const [reason = ''] = (await lastWords).trim().split('\n');
+  const how = `the mount process ended with ${child.exitCode ?? child.signalCode ?? 'no status'}`;
+  throw new ObuilderError('CONTENDER_MISSING', reason || how, { hint: 'run npm run build' });
 }
 
 /** As `obuilder-fs exec` does it, without a Node process that would still be ending while its command is measured. */
