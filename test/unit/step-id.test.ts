@@ -14,6 +14,8 @@ import {
   type StepId,
 } from '../../src/builder/step-id.ts';
 import { byteStringOf, type ByteString } from '../../src/spec/byte-string.ts';
+import { specIds } from '../../src/builder/spec-ids.ts';
+import { ObuilderError } from '../../src/errors.ts';
 import { parseSpec } from '../../src/spec/parse-spec.ts';
 import type { CopyOp, Spec } from '../../src/spec/spec.ts';
 import { unpackSourceTree, vectors, type BuildVector } from '../helpers/vectors.ts';
@@ -98,6 +100,52 @@ describe('golden ids', () => {
       expect(createHash('sha256').update(pre).digest('hex')).toBe(id);
     },
   );
+});
+
+describe('the ids of a spec, without a build', () => {
+  const request = (imageEnv: BuildVector['image_env']) => ({
+    sourceDirectory,
+    imageEnv: imageEnv.map(([name, value]) => [bytes(name), bytes(value)] as const),
+    secrets: new Map(),
+    ids: 'head' as const,
+    showSecrets: false,
+  });
+  const copiesFromBuild = /\(from \(build /;
+
+  it.each(vectors.builds.filter(({ spec }) => !copiesFromBuild.test(spec)))(
+    '$name: what a build hashes, as far as it comes',
+    async ({ spec, image_env, runs }) => {
+      const [run] = runs;
+      const identified = specIds(parseSpec(spec), request(image_env));
+      if (
+        run !== undefined &&
+        'error' in run.result &&
+        /Unsupported|Not a |No source|secret/.test(run.result.error)
+      ) {
+        await expect(identified).rejects.toBeInstanceOf(ObuilderError);
+        return;
+      }
+      const expected = run?.hashed.map(({ pre, id, kind }) => ({ preImage: byteStringOf(pre), id, kind }));
+      const steps = (await identified).map(({ preImage, id, kind }) => ({ preImage, id, kind }));
+      // A build that fails hashes nothing after the step that failed.
+      expect(steps.slice(0, expected?.length)).toEqual(expected);
+    },
+  );
+
+  it.each([
+    ['(copy (src a b) (dst c))', 'BAD_SOURCE'],
+    ['(copy (src hello.txt dir) (dst c))', 'STEP_REFUSED'],
+    ['(copy (src) (dst c))', 'STEP_REFUSED'],
+    ['(run (secrets (s (target /s))) (shell x))', 'STEP_REFUSED'],
+  ])('%s is refused as a build would: %s', async (op, code) => {
+    await expect(specIds(parseSpec(`((from base) ${op})`), request([]))).rejects.toMatchObject({ code });
+  });
+
+  it('20,000 nested builds', async () => {
+    const depth = 20_000;
+    const spec = parseSpec(`${'((build a'.repeat(depth)}((from x))${')(from y))'.repeat(depth)}`);
+    expect(await specIds(spec, request([]))).toHaveLength(depth + 1);
+  });
 });
 
 describe('run ids', () => {
