@@ -1,6 +1,14 @@
 #include "backing.h"
 
+#include "os_calls.h"
+
 namespace obfs {
+
+Result<FoundFile> Backing::look_up(int directory_fd, const char* name) {
+  auto fd = os::open_at(directory_fd, name, os::kNameOnly);
+  if (!fd.ok()) return fd.failure();
+  return identify(*std::move(fd));
+}
 
 Result<std::unique_ptr<Backing>> make_backing(BackingKind kind, int root) {
   switch (kind) {

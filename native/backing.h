@@ -11,9 +11,9 @@
 
 namespace obfs {
 
-/** A file that was found on the backing file system: a descriptor (that names it, or as opened), its attributes and its key. */
+/** A file that was found on the backing file system. */
 struct FoundFile {
-  UniqueFd fd;
+  UniqueFd fd;  ///< names it, or is open; closed where the backing had no need of one
   struct stat attr;
   FileKey key;
 };
@@ -41,6 +41,9 @@ class Backing {
 
   /** Attributes and key of a file. */
   virtual Result<FoundFile> identify(UniqueFd fd) = 0;
+
+  /** The same of `name` in a directory. */
+  virtual Result<FoundFile> look_up(int directory_fd, const char* name);
 
   /** The key of `name` in a directory. */
   virtual Result<FileKey> key_of(int directory_fd, const char* name) = 0;

@@ -26,13 +26,15 @@ FileKey key_from(const struct stat& attr, timespec born) {
   return key;
 }
 
+Result<FoundFile> described(int directory_fd, const char* name) {
+  const auto description = os::describe(directory_fd, name);
+  if (!description.ok()) return description.failure();
+  return FoundFile{UniqueFd(), description->attr, key_from(description->attr, description->born)};
+}
+
 Result<FoundFile> identify_by_inode(UniqueFd fd) {
-  FoundFile found;
-  if (fstat(fd.get(), &found.attr) != 0) return last_errno();
-  const auto born = os::birth_time(fd.get());
-  if (!born.ok()) return born.failure();
-  found.key = key_from(found.attr, *born);
-  found.fd = std::move(fd);
+  auto found = described(fd.get(), "");
+  if (found.ok()) found->fd = std::move(fd);
   return found;
 }
 
@@ -43,9 +45,7 @@ class DescriptorsBacking : public Backing {
   Result<FoundFile> identify(UniqueFd fd) override { return identify_by_inode(std::move(fd)); }
 
   Result<FileKey> key_of(int directory_fd, const char* name) override {
-    auto fd = os::open_at(directory_fd, name, os::kNameOnly);
-    if (!fd.ok()) return fd.failure();
-    const auto found = identify_by_inode(*std::move(fd));
+    const auto found = described(directory_fd, name);
     if (!found.ok()) return found.failure();
     return found->key;
   }
@@ -59,6 +59,8 @@ class PathsBacking final : public DescriptorsBacking {
   explicit PathsBacking(int root) : root_(root) {}
 
   NodeMemory memory() const override { return NodeMemory::kNames; }
+
+  Result<FoundFile> look_up(int directory_fd, const char* name) override { return described(directory_fd, name); }
 
   // What is found at the path must be what was there: names change hands, also around the mount.
   Result<UniqueFd> open(const FileKey& key, const std::string& path, int flags) override {

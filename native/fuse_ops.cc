@@ -5,6 +5,7 @@
 
 #include "fuse_ops.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cstdio>
@@ -15,13 +16,14 @@
 #include <vector>
 
 #include "os_calls.h"
-#include "redirect_fs.h"
 
 namespace obfs {
 
 namespace {
 
-RedirectFs& fs_of(fuse_req_t req) { return *static_cast<RedirectFs*>(fuse_req_userdata(req)); }
+FuseService& service_of(fuse_req_t req) { return *static_cast<FuseService*>(fuse_req_userdata(req)); }
+
+RedirectFs& fs_of(fuse_req_t req) { return service_of(req).fs; }
 
 Caller caller_of(fuse_req_t req) {
   const fuse_ctx* const context = fuse_req_ctx(req);
@@ -147,7 +149,9 @@ AttributeChange change_of(const struct stat& attr, int to_set) {
 
 void on_setattr(fuse_req_t req, fuse_ino_t id, struct stat* attr, int to_set, fuse_file_info* info) {
   answer(req, [&] {
-    reply_attributes(req, fs_of(req).setattr(caller_of(req), id, change_of(*attr, to_set), file_of(info)));
+    AttributeChange change = change_of(*attr, to_set);
+    change.clears_set_ids = KernelIo::request_clears_set_ids();
+    reply_attributes(req, fs_of(req).setattr(caller_of(req), id, change, file_of(info)));
   });
 }
 
@@ -192,10 +196,12 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t n
 }
 
 // Node ids belong to one tree and generation, and every change to a tree goes through the mount or begins a new generation:
-// pages read before are still good.
+// pages read before are still good. What a file's disk has to say, it says at once or at fsync: only from another machine does
+// news come at close.
 void present(fuse_file_info& info, FileHandle* handle) {
   info.fh = reinterpret_cast<uint64_t>(handle);
   info.keep_cache = 1;
+  info.noflush = handle->tree->directory->is_local() ? 1 : 0;
 }
 
 void on_open(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
@@ -233,25 +239,31 @@ void on_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_in
   answer(req, [&] {
     fuse_bufvec source = FUSE_BUFVEC_INIT(size);
     source.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
-    source.buf[0].fd = file_of(info)->fd.get();
+    source.buf[0].fd = file_of(info)->fd->get();
     source.buf[0].pos = offset;
     fuse_reply_data(req, &source, FUSE_BUF_SPLICE_MOVE);
   });
 }
 
-void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
+/** What the kernel remembers of the node's attributes has become wrong without it knowing. */
+void forget_attributes(fuse_req_t req, fuse_ino_t id) {
+  (void)fuse_lowlevel_notify_inval_inode(service_of(req).session, id, -1, 0);
+}
+
+void on_write_buf(fuse_req_t req, fuse_ino_t id, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
   answer(req, [&] {
-    const FileHandle& handle = *file_of(info);
+    const FileHandle& file = *file_of(info);
+    if (KernelIo::request_clears_set_ids() && fs_of(req).clear_set_ids(file)) forget_attributes(req, id);
     fuse_bufvec target = FUSE_BUFVEC_INIT(fuse_buf_size(source));
     target.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
-    target.buf[0].fd = handle.fd.get();
+    target.buf[0].fd = file.fd->get();
     target.buf[0].pos = offset;
     const ssize_t written = fuse_buf_copy(&target, source, static_cast<fuse_buf_copy_flags>(0));
     if (written < 0) {
       reply_error(req, static_cast<int>(-written));
       return;
     }
-    fs_of(req).wrote(handle);
+    fs_of(req).wrote(file);
     fuse_reply_write(req, static_cast<size_t>(written));
   });
 }
@@ -259,7 +271,7 @@ void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset,
 // Closing a duplicate makes the backing file system report what it delayed (a full quota, a lost server).
 void on_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
   answer(req, [&] {
-    const int twin = dup(file_of(info)->fd.get());
+    const int twin = dup(file_of(info)->fd->get());
     // Without a descriptor to spare nothing is reported; close must not tell the caller EBADF of a good descriptor.
     reply_status(req, twin == -1 ? Status() : status_of(close(twin)));
   });
@@ -272,7 +284,7 @@ void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
 
 void on_fsync(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* info) {
   answer(req, [&] {
-    const int fd = file_of(info)->fd.get();
+    const int fd = file_of(info)->fd->get();
     reply_status(req, data_only ? os::sync_data(fd) : status_of(fsync(fd)));
   });
 }
@@ -286,6 +298,7 @@ void on_opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
     }
     DirectoryHandle* const opened = handle->release();
     info->fh = reinterpret_cast<uint64_t>(opened);
+    info->keep_cache = info->cache_readdir = fs_of(req).is_listing_cacheable(*opened);
     if (fuse_reply_open(req, info) == -ENOENT) delete opened;
   });
 }
@@ -380,13 +393,18 @@ void on_access(fuse_req_t req, fuse_ino_t id, int mask) {
   answer(req, [&] { reply_status(req, fs_of(req).access(caller_of(req), id, mask)); });
 }
 
-void on_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
-  answer(req, [&] { reply_status(req, fs_of(req).fallocate(*file_of(info), mode, offset, length)); });
+void on_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t length, fuse_file_info* info) {
+  answer(req, [&] {
+    const FileHandle& file = *file_of(info);
+    // The request does not say it: whoever is not root may not leave set-id bits on what he changes.
+    if (caller_of(req).uid != 0 && fs_of(req).clear_set_ids(file)) forget_attributes(req, id);
+    reply_status(req, fs_of(req).fallocate(file, mode, offset, length));
+  });
 }
 
 void on_lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
   answer(req, [&] {
-    const off_t position = lseek(file_of(info)->fd.get(), offset, whence);
+    const off_t position = lseek(file_of(info)->fd->get(), offset, whence);
     if (position == -1) {
       reply_error(req, errno);
     } else {

@@ -1,6 +1,9 @@
 #include "inode_table.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "os_calls.h"
 
@@ -19,6 +22,13 @@ FdRef DescriptorCache::find(Node& node) {
   return node.fd_;
 }
 
+FdRef DescriptorCache::find_readable(Node& node) {
+  const std::lock_guard lock(mutex_);
+  if (!node.is_readable_) return nullptr;
+  if (!node.is_pinned_) by_use_.splice(by_use_.begin(), by_use_, node.place_);
+  return node.fd_;
+}
+
 FdRef DescriptorCache::find_pinned(Node& node) {
   const std::lock_guard lock(mutex_);
   return node.is_pinned_ ? node.fd_ : nullptr;
@@ -26,56 +36,93 @@ FdRef DescriptorCache::find_pinned(Node& node) {
 
 FdRef DescriptorCache::keep(Node& node, UniqueFd fd) {
   auto opened = std::make_shared<const UniqueFd>(std::move(fd));
+  FdRef closed;
   const std::lock_guard lock(mutex_);
   if (node.is_forgotten_) return opened;
   if (node.fd_ == nullptr) {
     node.fd_ = std::move(opened);
     by_use_.push_front(&node);
     node.place_ = by_use_.begin();
+    closed = take_least_used();
   }
-  FdRef kept = node.fd_;
-  shrink();
-  return kept;
+  return node.fd_;
+}
+
+FdRef DescriptorCache::keep_readable(Node& node, UniqueFd fd) {
+  auto opened = std::make_shared<const UniqueFd>(std::move(fd));
+  FdRef replaced, closed;
+  const std::lock_guard lock(mutex_);
+  if (node.is_forgotten_ || node.is_readable_) return opened;
+  replaced = std::exchange(node.fd_, opened);
+  node.is_readable_ = true;
+  if (replaced == nullptr) {
+    by_use_.push_front(&node);
+    node.place_ = by_use_.begin();
+    closed = take_least_used();
+  }
+  return opened;
 }
 
 void DescriptorCache::pin(Node& node, FdRef fd) {
   const std::lock_guard lock(mutex_);
   if (node.is_forgotten_ || node.is_pinned_) return;
   if (node.fd_ != nullptr) by_use_.erase(node.place_);
-  node.fd_ = std::move(fd);
+  if (node.fd_ == nullptr || !node.is_readable_) {
+    node.fd_ = std::move(fd);
+    node.is_readable_ = false;
+  }
   node.is_pinned_ = true;
   ++pinned_count_;
 }
 
+// Closing the last descriptor of a deleted file frees its blocks: nobody waits for that.
 void DescriptorCache::drop(Node& node) {
+  FdRef dropped;
   const std::lock_guard lock(mutex_);
   if (node.is_pinned_) {
     --pinned_count_;
   } else if (node.fd_ != nullptr) {
     by_use_.erase(node.place_);
   }
+  dropped = std::move(node.fd_);
   node.fd_ = nullptr;
+  node.is_readable_ = false;
   node.is_pinned_ = false;
   node.is_forgotten_ = true;
 }
 
-// Needs mutex_. A descriptor in use by another thread closes when that lets go of it.
-void DescriptorCache::shrink() {
-  while (by_use_.size() > capacity_) {
-    by_use_.back()->fd_ = nullptr;
-    by_use_.pop_back();
-  }
+// Needs mutex_, and is called after each that is added. What it answers is to be closed without the lock.
+FdRef DescriptorCache::take_least_used() {
+  if (by_use_.size() <= capacity_) return nullptr;
+  Node& last = *by_use_.back();
+  by_use_.pop_back();
+  last.is_readable_ = false;
+  return std::exchange(last.fd_, nullptr);
 }
 
-Result<NodeRef> InodeTable::acquire(const TreeRef& tree, FoundFile found, NodeName seen) {
+Result<NodeRef> InodeTable::acquire(const TreeRef& tree, FoundFile found, NodeName seen, bool stays_open) {
   const NodeMemory memory = tree->directory->backing().memory();
   if (memory == NodeMemory::kDescriptor && descriptors_.pinned_count() >= options_.pinned_descriptors) {
     if (find(*tree, found.key) == nullptr) return Errno{EMFILE};
   }
   if (memory != NodeMemory::kNames) seen = NodeName{};
   NodeRef node = known_or_new(tree, found.key, std::move(seen));
-  if (memory == NodeMemory::kDescriptor) descriptors_.pin(*node, std::make_shared<const UniqueFd>(std::move(found.fd)));
+  if (memory == NodeMemory::kDescriptor) {
+    descriptors_.pin(*node, std::make_shared<const UniqueFd>(std::move(found.fd)));
+  } else if (stays_open && found.fd.is_open()) {
+    (void)descriptors_.keep(*node, std::move(found.fd));
+  }
   return node;
+}
+
+NodeRef InodeTable::acquire_open(const Tree& tree, const FileKey& key, FdRef& fd) {
+  const std::lock_guard lock(mutex_);
+  const auto known = by_key_.find(ByKey::Probe{tree.id, key});
+  if (known == by_key_.end()) return nullptr;
+  fd = descriptors_.find(**known);
+  if (fd == nullptr) return nullptr;
+  ++(*known)->lookups_;
+  return *known;
 }
 
 NodeRef InodeTable::known_or_new(const TreeRef& tree, const FileKey& key, NodeName seen) {
@@ -201,6 +248,19 @@ Result<FdRef> InodeTable::descriptor(Node& node) {
   auto opened = open(node, os::kNameOnly);
   if (!opened.ok()) return opened.failure();
   return descriptors_.keep(node, *std::move(opened));
+}
+
+Result<FdRef> InodeTable::open_anew(Node& node, int flags) {
+  auto opened = open(node, flags);
+  if (!opened.ok()) return opened.failure();
+  return std::make_shared<const UniqueFd>(*std::move(opened));
+}
+
+Result<FdRef> InodeTable::readable(Node& node) {
+  if (FdRef fd = descriptors_.find_readable(node)) return fd;
+  auto opened = open(node, os::access_flags(O_RDONLY));
+  if (!opened.ok()) return opened.failure();
+  return descriptors_.keep_readable(node, *std::move(opened));
 }
 
 // What is pinned has no name that leads to it, or none that is known.

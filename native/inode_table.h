@@ -58,6 +58,7 @@ class Node {
   FdRef fd_;
   std::list<Node*>::iterator place_;  ///< in the cache's order of use, while fd_ is set and the node is not pinned
   bool is_pinned_ = false;
+  bool is_readable_ = false;   ///< fd_ can be read from; else it only names the file
   bool is_forgotten_ = false;  ///< a request that still holds the node must not have it cached again
 };
 
@@ -72,11 +73,17 @@ class DescriptorCache {
   /** The node's descriptor, if it is open. */
   FdRef find(Node& node);
 
+  /** As `find`, if it can be read from. */
+  FdRef find_readable(Node& node);
+
   /** As `find`, for pinned nodes alone. */
   FdRef find_pinned(Node& node);
 
   /** Takes in a descriptor just opened; the answer is the node's, perhaps one that another thread was faster to open. */
   FdRef keep(Node& node, UniqueFd fd);
+
+  /** As `keep`, for one that can be read from: it takes the place of one that cannot. */
+  FdRef keep_readable(Node& node, UniqueFd fd);
 
   /** Keeps a node's descriptor open until the node's end. */
   void pin(Node& node, FdRef fd);
@@ -87,7 +94,7 @@ class DescriptorCache {
   size_t pinned_count() const { return pinned_count_; }
 
  private:
-  void shrink();
+  FdRef take_least_used();
 
   const size_t capacity_;
   std::mutex mutex_;
@@ -114,9 +121,13 @@ class InodeTable {
 
   /**
    * The node of a file that was found under `seen`, made where there is none, with one kernel reference more.
-   * EMFILE when the backing needs a descriptor for each node, and there are no more.
+   * EMFILE when the backing needs a descriptor for each node, and there are no more. `stays_open`: its descriptor is soon needed
+   * again.
    */
-  Result<NodeRef> acquire(const TreeRef& tree, FoundFile found, NodeName seen);
+  Result<NodeRef> acquire(const TreeRef& tree, FoundFile found, NodeName seen, bool stays_open = false);
+
+  /** A node that is known and whose descriptor is open, with one kernel reference more; else null. */
+  NodeRef acquire_open(const Tree& tree, const FileKey& key, FdRef& fd);
 
   /** The node with this id; null when the kernel should not know it. */
   NodeRef find(NodeId id) const;
@@ -129,6 +140,12 @@ class InodeTable {
 
   /** A descriptor that names the node's file; the answer keeps it open. ESTALE when it is not to be found any more. */
   Result<FdRef> descriptor(Node& node);
+
+  /** As `descriptor`, of the node's regular file or directory opened for reading. */
+  Result<FdRef> readable(Node& node);
+
+  /** As `open`, for a user of its own. */
+  Result<FdRef> open_anew(Node& node, int flags);
 
   /** Opens the node's file with open(2) flags. */
   Result<UniqueFd> open(Node& node, int flags);

@@ -20,6 +20,12 @@ extern const int kNameOnly;
 /** Of a caller's open flags: how it reads and writes, and nothing that creates, truncates or demands aligned buffers. */
 int access_flags(int flags);
 
+/** Whether open flags ask for nothing but reading, so that one descriptor serves all who do. */
+bool is_plain_read(int flags);
+
+/** Whether the file system of a descriptor is this machine's own, which has nothing to report when a file is closed. */
+bool is_local(int fd);
+
 /** Opens `name` (one component) in a directory. */
 Result<UniqueFd> open_at(int directory, const char* name, int flags);
 
@@ -29,8 +35,14 @@ Result<UniqueFd> open_beneath(int root, const char* path, int flags);
 /** Opens anew the file that a descriptor names. */
 Result<UniqueFd> reopen(int fd, int flags);
 
-/** When the file was created; zero where the file system does not tell. */
-Result<timespec> birth_time(int fd);
+/** A file's attributes, and when it was created: zero where the file system does not tell. */
+struct Description {
+  struct stat attr;
+  timespec born;
+};
+
+/** Of `name` in a directory; with "", of the file that the descriptor names. */
+Result<Description> describe(int directory, const char* name);
 
 timespec accessed_at(const struct stat& attr);
 timespec modified_at(const struct stat& attr);
@@ -57,6 +69,13 @@ Result<std::string> get_xattr(int fd, const char* name, size_t size);
 Result<std::string> list_xattrs(int fd, size_t size);
 Status set_xattr(int fd, const char* name, const char* value, size_t size, int flags);
 Status remove_xattr(int fd, const char* name);
+
+/**
+ * Mode and group of a directory that every caller may use. On Linux a group's rights make the kernel ask for the access control
+ * list, and of a mount's root it asks at every walk; a group without rights that nobody is a member of spares the request.
+ */
+extern const mode_t kOpenToAll;
+extern const gid_t kGroupOfNobody;
 
 /** What getxattr(2) says of an attribute that is not there. */
 extern const int kNoAttribute;

@@ -1,6 +1,9 @@
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -28,6 +31,26 @@ Result<UniqueFd> owned(int fd) {
   return UniqueFd(fd);
 }
 
+timespec time_of(const statx_timestamp& time) { return {time.tv_sec, static_cast<long>(time.tv_nsec)}; }
+
+struct stat attributes_of(const struct statx& found) {
+  struct stat attr = {};
+  attr.st_dev = makedev(found.stx_dev_major, found.stx_dev_minor);
+  attr.st_ino = found.stx_ino;
+  attr.st_mode = found.stx_mode;
+  attr.st_nlink = found.stx_nlink;
+  attr.st_uid = found.stx_uid;
+  attr.st_gid = found.stx_gid;
+  attr.st_rdev = makedev(found.stx_rdev_major, found.stx_rdev_minor);
+  attr.st_size = static_cast<off_t>(found.stx_size);
+  attr.st_blksize = found.stx_blksize;
+  attr.st_blocks = static_cast<blkcnt_t>(found.stx_blocks);
+  attr.st_atim = time_of(found.stx_atime);
+  attr.st_mtim = time_of(found.stx_mtime);
+  attr.st_ctim = time_of(found.stx_ctime);
+  return attr;
+}
+
 template <typename Read>
 Result<std::string> read_attribute(size_t size, Read read) {
   std::string value(size, '\0');
@@ -41,9 +64,31 @@ Result<std::string> read_attribute(size_t size, Read read) {
 
 const int kNameOnly = O_PATH;
 const int kNoAttribute = ENODATA;
+const mode_t kOpenToAll = 0707;
+const gid_t kGroupOfNobody = static_cast<gid_t>(-2);
 
 int access_flags(int flags) {
   return (flags & (O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC | O_NOATIME)) | O_NOCTTY | O_NONBLOCK;
+}
+
+bool is_plain_read(int flags) { return (flags & (O_ACCMODE | O_NOATIME)) == O_RDONLY; }
+
+bool is_local(int fd) {
+  struct statfs found;
+  if (fstatfs(fd, &found) != 0) return false;
+  switch (static_cast<uint32_t>(found.f_type)) {
+    case AFS_SUPER_MAGIC:
+    case CEPH_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case FUSE_SUPER_MAGIC:
+    case NFS_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+    case V9FS_MAGIC:
+      return false;
+    default:
+      return true;
+  }
 }
 
 Result<UniqueFd> open_at(int directory, const char* name, int flags) {
@@ -60,11 +105,11 @@ Result<UniqueFd> open_beneath(int root, const char* path, int flags) {
 
 Result<UniqueFd> reopen(int fd, int flags) { return owned(open(DescriptorPath(fd), flags | O_CLOEXEC)); }
 
-Result<timespec> birth_time(int fd) {
-  struct statx attr;
-  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BTIME, &attr) != 0) return last_errno();
-  if ((attr.stx_mask & STATX_BTIME) == 0) return timespec{};
-  return timespec{attr.stx_btime.tv_sec, static_cast<long>(attr.stx_btime.tv_nsec)};
+Result<Description> describe(int directory, const char* name) {
+  struct statx found;
+  const int flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+  if (statx(directory, name, flags, STATX_BASIC_STATS | STATX_BTIME, &found) != 0) return last_errno();
+  return Description{attributes_of(found), (found.stx_mask & STATX_BTIME) == 0 ? timespec{} : time_of(found.stx_btime)};
 }
 
 timespec accessed_at(const struct stat& attr) { return attr.st_atim; }

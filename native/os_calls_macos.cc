@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <sys/attr.h>
+#include <sys/mount.h>
 #include <sys/param.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -43,10 +44,19 @@ Result<std::string> read_attribute(size_t size, Read read) {
 
 const int kNameOnly = O_EVTONLY | O_SYMLINK;
 const int kNoAttribute = ENOATTR;
+const mode_t kOpenToAll = 0777;
+const gid_t kGroupOfNobody = 0;
 
 int access_flags(int flags) { return (flags & (O_ACCMODE | O_APPEND | O_SYNC)) | O_NOCTTY | O_NONBLOCK; }
 
 // O_SYMLINK and O_NOFOLLOW exclude each other: the one names a link, the other refuses it.
+bool is_plain_read(int flags) { return (flags & O_ACCMODE) == O_RDONLY; }
+
+bool is_local(int fd) {
+  struct statfs found;
+  return fstatfs(fd, &found) == 0 && (found.f_flags & MNT_LOCAL) != 0;
+}
+
 Result<UniqueFd> open_at(int directory, const char* name, int flags) {
   const int no_follow = (flags & O_SYMLINK) != 0 ? 0 : O_NOFOLLOW;
   return owned(openat(directory, name, flags | no_follow | O_CLOEXEC));
@@ -65,10 +75,12 @@ Result<UniqueFd> reopen(int fd, int flags) {
   return opened;
 }
 
-Result<timespec> birth_time(int fd) {
+Result<Description> describe(int directory, const char* name) {
   struct stat attr;
-  if (fstat(fd, &attr) != 0) return last_errno();
-  return attr.st_birthtimespec;
+  const bool is_name = *name != '\0';
+  const int done = is_name ? fstatat(directory, name, &attr, AT_SYMLINK_NOFOLLOW) : fstat(directory, &attr);
+  if (done != 0) return last_errno();
+  return Description{attr, attr.st_birthtimespec};
 }
 
 timespec accessed_at(const struct stat& attr) { return attr.st_atimespec; }

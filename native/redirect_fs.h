@@ -57,19 +57,20 @@ struct AttributeChange {
   std::optional<off_t> size;
   std::optional<timespec> atime;
   std::optional<timespec> mtime;
+  bool clears_set_ids = false;  ///< along with a new size
 };
 
-/** An open file: what the kernel's file handle points to. */
+/** An open file: what the kernel's file handle points to. Who only reads shares the descriptor with others, and its position. */
 class FileHandle {
  public:
-  FileHandle(UniqueFd opened, TreeRef in_tree) : fd(std::move(opened)), tree(std::move(in_tree)) {
+  FileHandle(FdRef opened, TreeRef in_tree) : fd(std::move(opened)), tree(std::move(in_tree)) {
     ++tree->directory->statistics.open_files;
   }
   ~FileHandle() { --tree->directory->statistics.open_files; }
   FileHandle(const FileHandle&) = delete;
   FileHandle& operator=(const FileHandle&) = delete;
 
-  const UniqueFd fd;
+  const FdRef fd;
   const TreeRef tree;
 };
 
@@ -77,18 +78,21 @@ class FileHandle {
 class DirectoryHandle {
  public:
   DirectoryHandle(DIR* opened, TreeRef in_tree, NodeRef of_node, uid_t by)
-      : stream(opened), tree(std::move(in_tree)), node(std::move(of_node)), opener(by) {}
+      : tree(std::move(in_tree)), node(std::move(of_node)), opener(by), stream(opened) {}
   ~DirectoryHandle() {
     if (stream != nullptr) closedir(stream);
   }
   DirectoryHandle(const DirectoryHandle&) = delete;
   DirectoryHandle& operator=(const DirectoryHandle&) = delete;
 
-  DIR* const stream;   ///< null for the hidden directory, which lists nothing
-  const TreeRef tree;  ///< the caller's, at the time it was opened
+  /** The hidden directory's handle, which lists nothing. */
+  bool is_empty() const { return tree == nullptr; }
+
+  const TreeRef tree;  ///< the caller's, at the time it was opened; null for the hidden directory
   const NodeRef node;  ///< null at the shared root
   const uid_t opener;
   std::mutex mutex;
+  DIR* stream;       ///< guarded by mutex; opened when it is first read, for the kernel may know the names already
   off_t offset = 0;  ///< where the stream stands; guarded by mutex
 };
 
@@ -121,18 +125,24 @@ class RedirectFs {
   Result<struct statvfs> statfs(const Caller& caller, NodeId id);
 
   // redirect_fs_dirs.cc
+  /** Whether the kernel may keep what it reads from the handle for others who open the directory. */
+  bool is_listing_cacheable(const DirectoryHandle& handle) const {
+    return options_.cache_names && handle.node != nullptr;
+  }
   Result<std::unique_ptr<DirectoryHandle>> opendir(const Caller& caller, NodeId id);
   /** `with_lookups`: entries carry a node each, and a kernel reference to it for those that the sink took. */
   Status readdir(const Caller& caller, DirectoryHandle& handle, off_t offset, bool with_lookups,
                  const DirectorySink& sink);
-  Status fsyncdir(const DirectoryHandle& handle, bool data_only);
+  Status fsyncdir(DirectoryHandle& handle, bool data_only);
 
   // redirect_fs_files.cc
   Result<std::unique_ptr<FileHandle>> open(NodeId id, int flags);
   Result<CreatedFile> create(const Caller& caller, NodeId parent, const char* name, mode_t mode, int flags);
-  /** To be called after data was written to a handle's descriptor, by whatever means. */
-  void wrote(const FileHandle& handle);
-  Status fallocate(const FileHandle& handle, int mode, off_t offset, off_t length);
+  /** To be called after data was written to a file, by whatever means. */
+  void wrote(const FileHandle& file);
+  /** What the kernel does to a file that is written to by whoever may not set these bits. Answers whether there were any. */
+  bool clear_set_ids(const FileHandle& file);
+  Status fallocate(const FileHandle& file, int mode, off_t offset, off_t length);
   Result<std::string> getxattr(const Caller& caller, NodeId id, const char* name, size_t size);
   Result<std::string> listxattr(const Caller& caller, NodeId id, size_t size);
   Status setxattr(const Caller& caller, NodeId id, const char* name, const char* value, size_t size, int flags);
@@ -149,6 +159,7 @@ class RedirectFs {
   Status rename(const Caller& caller, NodeId parent, const char* name, NodeId new_parent, const char* new_name,
                 unsigned flags);
 
+  bool caches_names() const { return options_.cache_names; }
   size_t known_nodes() const { return inodes_.size(); }
   const CallerTrees& trees() const { return trees_; }
 
@@ -179,17 +190,35 @@ class RedirectFs {
   auto as_checked(const Caller& caller, const Target& at, Operation operation) {
     return at.is_shared_root() ? as_caller(caller, at, operation) : operation();
   }
+  /** Runs a lookup in a directory, which at the shared root only those may do whom its backing lets search it. */
+  template <typename LookUp>
+  auto as_searcher(const Caller& caller, const Target& at, LookUp look_up) {
+    if (at.is_shared_root() && !is_searching_owner(at, at.tree->identity_of(caller))) {
+      return as_caller(caller, at, look_up);
+    }
+    auto found = look_up();
+    // The daemon's own rights end at another machine's disk.
+    if (found.error() == EACCES) return as_checked(caller, at, look_up);
+    return found;
+  }
+  /** Whether the owner's bits alone decide, and allow it: no group and no access control list has a say then. */
+  static bool is_searching_owner(const Target& at, const Identity& identity);
   /** Whether a supplementary group may take a right away at the shared root, which a try without groups would grant. */
   static bool groups_may_take(const Target& at, const Identity& identity);
 
-  /** Makes a child that was found under `name` known to the kernel. */
-  Result<Entry> enter(const Target& parent, const char* name, UniqueFd fd);
+  Status open_stream(DirectoryHandle& handle);
   Status list(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink);
   Result<Entry> entry_of_name(const Target& parent, const char* name, const Caller& caller);
+  /** The entry of a file that is known and open already, with a kernel reference more; nothing when it is not. */
+  Result<std::optional<Entry>> known_entry(const Target& parent, const char* name);
+  /** Makes a file that was found under `name` known to the kernel. */
+  Result<Entry> enter(const Target& parent, const char* name, FoundFile found);
   Entry missing_name(const Target& parent) const;
   Result<Entry> look_up_door(const Caller& caller, const char* name);
   Attributes shared_root_attributes() const;
   static Attributes doors_attributes();
+  /** Whether the kernel asks for a directory's names anew each time. */
+  bool is_met_at_every_walk(const Target& parent) const;
   double entry_timeout(const Target& parent) const;
 
   Status remove(const Caller& caller, NodeId parent, const char* name, int flags);

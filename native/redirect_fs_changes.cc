@@ -43,12 +43,12 @@ Status RedirectFs::apply(const Target& file, NodeId id, const AttributeChange& c
   if (change.mode) {
     if (const Status done = os::set_mode(fd, *change.mode); !done.ok()) return done;
   }
-  if (change.size && handle != nullptr) {
-    if (const Status done = status_of(ftruncate(handle->fd.get(), *change.size)); !done.ok()) return done;
-  } else if (change.size) {
-    const auto opened = open(id, O_WRONLY);
+  if (change.size) {
+    const auto opened = handle == nullptr ? open(id, O_WRONLY) : std::unique_ptr<FileHandle>();
     if (!opened.ok()) return opened.failure();
-    if (const Status done = status_of(ftruncate((*opened)->fd.get(), *change.size)); !done.ok()) return done;
+    const FileHandle& written = handle == nullptr ? **opened : *handle;
+    if (const Status done = status_of(ftruncate(written.fd->get(), *change.size)); !done.ok()) return done;
+    if (change.clears_set_ids) (void)clear_set_ids(written);
   }
   if (change.atime || change.mtime) return change_times(fd, change);
   return Status();

@@ -35,7 +35,7 @@ Result<std::unique_ptr<FileHandle>> RedirectFs::open(NodeId id, int flags) {
   const NodeRef node = inodes_.find(id);
   if (node == nullptr) return Errno{ESTALE};
   RequestCount::is_for(*node->tree);
-  auto fd = inodes_.open(*node, os::access_flags(flags));
+  auto fd = os::is_plain_read(flags) ? inodes_.readable(*node) : inodes_.open_anew(*node, os::access_flags(flags));
   if (!fd.ok()) return fd.failure();
   return std::make_unique<FileHandle>(*std::move(fd), node->tree);
 }
@@ -54,20 +54,33 @@ Result<CreatedFile> RedirectFs::create(const Caller& caller, NodeId parent, cons
   at->tree->note_change();
   UniqueFd known(fcntl(fd->get(), F_DUPFD_CLOEXEC, 0));
   if (!known.is_open()) return last_errno();
-  auto entry = enter(*at, name, std::move(known));
+  auto found = at->tree->directory->backing().identify(std::move(known));
+  if (!found.ok()) return found.failure();
+  auto entry = enter(*at, name, *std::move(found));
   if (!entry.ok()) return entry.failure();
   if (!S_ISREG(entry->attr.st_mode)) {
     forget(entry->id, 1);
     return Errno{ESTALE};  // something else took the name meanwhile; the kernel looks it up anew
   }
-  return CreatedFile{*entry, std::make_unique<FileHandle>(*std::move(fd), at->tree)};
+  return CreatedFile{*entry, std::make_unique<FileHandle>(std::make_shared<const UniqueFd>(*std::move(fd)), at->tree)};
 }
 
-void RedirectFs::wrote(const FileHandle& handle) { handle.tree->note_change(); }
+void RedirectFs::wrote(const FileHandle& file) { file.tree->note_change(); }
 
-Status RedirectFs::fallocate(const FileHandle& handle, int mode, off_t offset, off_t length) {
-  const Status done = os::allocate(handle.fd.get(), mode, offset, length);
-  if (done.ok()) handle.tree->note_change();
+bool RedirectFs::clear_set_ids(const FileHandle& file) {
+  struct stat attr;
+  if (fstat(file.fd->get(), &attr) != 0) return false;
+  // Without the right to execute, the set-group bit means something else.
+  mode_t cleared = S_ISUID;
+  if ((attr.st_mode & S_IXGRP) != 0) cleared |= S_ISGID;
+  if ((attr.st_mode & cleared) == 0) return false;
+  (void)fchmod(file.fd->get(), attr.st_mode & 07777 & ~cleared);
+  return true;
+}
+
+Status RedirectFs::fallocate(const FileHandle& file, int mode, off_t offset, off_t length) {
+  const Status done = os::allocate(file.fd->get(), mode, offset, length);
+  if (done.ok()) file.tree->note_change();
   return done;
 }
 
@@ -75,9 +88,10 @@ Status RedirectFs::fallocate(const FileHandle& handle, int mode, off_t offset, o
 // the backing file system has none either, it is to hear "no such attribute": another error would refuse all access.
 Result<std::string> RedirectFs::getxattr(const Caller& caller, NodeId id, const char* name, size_t size) {
   const bool is_list = is_access_list(name);
-  if (id == kDoorsId || (id == kRootId && is_list)) return Errno{os::kNoAttribute};
+  if (id == kDoorsId) return Errno{os::kNoAttribute};
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
+  if (file->is_shared_root() && is_list) return Errno{os::kNoAttribute};
   auto value = as_checked(caller, *file, [&] { return os::get_xattr(file->fd->get(), name, size); });
   if (is_list && !value.ok() && value.error() == EOPNOTSUPP) return Errno{os::kNoAttribute};
   return value;

@@ -91,9 +91,17 @@ bool RedirectFs::groups_may_take(const Target& at, const Identity& identity) {
   return (others & ~group) != 0 || os::get_xattr(at.fd->get(), kAccessList, 0).ok();
 }
 
-double RedirectFs::entry_timeout(const Target& parent) const {
-  return options_.cache_names && !parent.is_shared_root() ? kLongTimeout : 0;
+bool RedirectFs::is_searching_owner(const Target& at, const Identity& identity) {
+  struct stat attr;
+  if (fstat(at.fd->get(), &attr) != 0) return false;
+  return identity.uid == attr.st_uid && (attr.st_mode & S_IXUSR) != 0;
 }
+
+bool RedirectFs::is_met_at_every_walk(const Target& parent) const {
+  return parent.is_shared_root() || !options_.cache_names;
+}
+
+double RedirectFs::entry_timeout(const Target& parent) const { return is_met_at_every_walk(parent) ? 0 : kLongTimeout; }
 
 Entry RedirectFs::missing_name(const Target& parent) const { return Entry{0, {}, 0, entry_timeout(parent)}; }
 
@@ -110,17 +118,40 @@ Result<Entry> RedirectFs::lookup(const Caller& caller, NodeId parent, const char
 }
 
 Result<Entry> RedirectFs::entry_of_name(const Target& parent, const char* name, const Caller& caller) {
-  auto fd = as_checked(caller, parent, [&] { return os::open_at(parent.fd->get(), name, os::kNameOnly); });
-  if (fd.ok()) return enter(parent, name, *std::move(fd));
-  if (fd.error() == ENOENT && entry_timeout(parent) > 0) return missing_name(parent);
-  return fd.failure();
+  if (is_met_at_every_walk(parent)) {
+    const auto known = as_searcher(caller, parent, [&] { return known_entry(parent, name); });
+    if (!known.ok()) return known.failure();
+    if (known->has_value()) return **known;
+  }
+  Backing& backing = parent.tree->directory->backing();
+  auto found = as_searcher(caller, parent, [&] { return backing.look_up(parent.fd->get(), name); });
+  if (found.ok()) return enter(parent, name, *std::move(found));
+  if (found.error() == ENOENT && !is_met_at_every_walk(parent)) return missing_name(parent);
+  return found.failure();
 }
 
-Result<Entry> RedirectFs::enter(const Target& parent, const char* name, UniqueFd fd) {
-  auto found = parent.tree->directory->backing().identify(std::move(fd));
-  if (!found.ok()) return found.failure();
-  struct stat attr = found->attr;
-  const auto node = inodes_.acquire(parent.tree, *std::move(found), parent.child(name));
+Result<std::optional<Entry>> RedirectFs::known_entry(const Target& parent, const char* name) {
+  Backing& backing = parent.tree->directory->backing();
+  // With names it takes one call to find a file anew; what has a descriptor each is asked by it anyway.
+  if (backing.memory() != NodeMemory::kNothing) return std::optional<Entry>();
+  const auto key = backing.key_of(parent.fd->get(), name);
+  if (!key.ok()) return key.failure();
+  FdRef fd;
+  const NodeRef node = inodes_.acquire_open(*parent.tree, *key, fd);
+  if (node == nullptr) return std::optional<Entry>();
+  Entry entry{node->id, {}, kLongTimeout, entry_timeout(parent)};
+  if (fstat(fd->get(), &entry.attr) != 0) {
+    const Errno failed = last_errno();
+    forget(node->id, 1);
+    return failed;
+  }
+  parent.tree->show(entry.attr);
+  return std::optional<Entry>(entry);
+}
+
+Result<Entry> RedirectFs::enter(const Target& parent, const char* name, FoundFile found) {
+  struct stat attr = found.attr;
+  const auto node = inodes_.acquire(parent.tree, std::move(found), parent.child(name), is_met_at_every_walk(parent));
   if (!node.ok()) return node.failure();
   parent.tree->show(attr);
   return Entry{(*node)->id, attr, kLongTimeout, entry_timeout(parent)};
@@ -136,7 +167,9 @@ Result<Entry> RedirectFs::look_up_door(const Caller& caller, const char* name) {
   if (!tree.ok()) return tree.failure();
   auto root = os::open_at((*tree)->directory->root().get(), ".", os::kNameOnly | O_DIRECTORY);
   if (!root.ok()) return root.failure();
-  auto entry = enter(Target{*tree, nullptr, nullptr}, "", *std::move(root));
+  auto found = (*tree)->directory->backing().identify(*std::move(root));
+  if (!found.ok()) return found.failure();
+  auto entry = enter(Target{*tree, nullptr, nullptr}, "", *std::move(found));
   if (entry.ok()) entry->entry_timeout = kLongTimeout;
   return entry;
 }
@@ -144,7 +177,9 @@ Result<Entry> RedirectFs::look_up_door(const Caller& caller, const char* name) {
 void RedirectFs::forget(NodeId id, uint64_t count) { inodes_.forget(id, count); }
 
 Attributes RedirectFs::shared_root_attributes() const {
-  return Attributes{virtual_directory(kRootId, 0777, started_), kLongTimeout};
+  Attributes root{virtual_directory(kRootId, os::kOpenToAll, started_), kLongTimeout};
+  root.attr.st_gid = os::kGroupOfNobody;
+  return root;
 }
 
 Attributes RedirectFs::doors_attributes() { return Attributes{virtual_directory(kDoorsId, 0700, {}), kLongTimeout}; }
@@ -154,7 +189,7 @@ Result<Attributes> RedirectFs::getattr(const Caller& caller, NodeId id, const Fi
   if (id == kDoorsId) return doors_attributes();
   Attributes answer{{}, kLongTimeout};
   if (handle != nullptr) {
-    if (fstat(handle->fd.get(), &answer.attr) != 0) return last_errno();
+    if (fstat(handle->fd->get(), &answer.attr) != 0) return last_errno();
     handle->tree->show(answer.attr);
     return answer;
   }

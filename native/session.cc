@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "fuse_ops.h"
@@ -40,6 +42,15 @@ Result<std::shared_ptr<TreeDirectory>> open_covered(const Session::Options& opti
   return TreeDirectory::open(*std::move(root), options.fs.trees.backing);
 }
 
+/** What is kept open for later, and what one tree may need a descriptor each for, leave room for the files that are open. */
+void fit_to_limit(RedirectFs::Options& fs) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const auto available = static_cast<size_t>(std::min<rlim_t>(limit.rlim_cur, SIZE_MAX));
+  fs.cached_descriptors = std::min(fs.cached_descriptors, available / 4);
+  fs.pinned_descriptors = std::min(fs.pinned_descriptors, available / 2);
+}
+
 // Signals are the Node thread's: a loop thread that took one would end with EINTR.
 class SignalsBlocked {
  public:
@@ -66,24 +77,34 @@ std::unique_ptr<Session> Session::start(const Options& options, MountFailure& fa
   }
   umask(0);  // modes come from the kernel, masked by the caller's umask already
   drop_own_groups();
-  auto fs = std::make_unique<RedirectFs>(options.fs, *std::move(covered));
+  RedirectFs::Options fs = options.fs;
+  fit_to_limit(fs);
+  std::unique_ptr<Session> session(new Session(fs, *std::move(covered)));
+  return session->mount(options, failure) ? std::move(session) : nullptr;
+}
+
+Session::Session(const RedirectFs::Options& options, std::shared_ptr<TreeDirectory> covered)
+    : fs_(std::make_unique<RedirectFs>(options, std::move(covered))), service_(new FuseService{*fs_}) {}
+
+bool Session::mount(const Options& options, MountFailure& failure) {
   FuseArguments arguments(options.mount_options);
   fuse_session* const session =
-      fuse_session_new(arguments.get(), &fuse_operations(), sizeof(fuse_lowlevel_ops), fs.get());
+      fuse_session_new(arguments.get(), &fuse_operations(), sizeof(fuse_lowlevel_ops), service_.get());
   if (session == nullptr) {
     failure = {"fuse_session_new", options.prefix, EINVAL};
-    return nullptr;
+    return false;
   }
   errno = 0;
   if (fuse_session_mount(session, options.prefix.c_str()) != 0) {
     failure = {"mount", options.prefix, errno == 0 ? EIO : errno};
     fuse_session_destroy(session);
-    return nullptr;
+    return false;
   }
-  return std::unique_ptr<Session>(new Session(std::move(fs), session));
+  service_->session = session;
+  const Status attached = service_->kernel_io.attach(session);
+  if (!attached.ok()) failure = {"fuse_session_custom_io", options.prefix, attached.error()};
+  return attached.ok();
 }
-
-Session::Session(std::unique_ptr<RedirectFs> fs, fuse_session* session) : fs_(std::move(fs)), session_(session) {}
 
 void Session::serve(std::function<void()> ended) {
   const SignalsBlocked blocked;  // threads inherit the mask
@@ -94,11 +115,11 @@ void Session::loop(const std::function<void()>& ended) {
   fuse_loop_config* const config = fuse_loop_cfg_create();
   fuse_loop_cfg_set_max_threads(config, 16);
   fuse_loop_cfg_set_idle_threads(config, 16);
-  fuse_session_loop_mt(session_, config);
+  fuse_session_loop_mt(service_->session, config);
   fuse_loop_cfg_destroy(config);
-  fuse_session_unmount(session_);
-  fuse_session_destroy(session_);
-  session_ = nullptr;
+  fuse_session_unmount(service_->session);
+  fuse_session_destroy(service_->session);
+  service_->session = nullptr;
   {
     const std::lock_guard lock(fs_mutex_);
     fs_.reset();  // closes every descriptor of the trees
@@ -119,9 +140,9 @@ std::vector<Session::Counted> Session::statistics() {
 
 Session::~Session() {
   if (thread_.joinable()) thread_.join();
-  if (session_ != nullptr) {  // never served
-    fuse_session_unmount(session_);
-    fuse_session_destroy(session_);
+  if (service_->session != nullptr) {  // never served
+    fuse_session_unmount(service_->session);
+    fuse_session_destroy(service_->session);
   }
 }
 

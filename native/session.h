@@ -10,9 +10,9 @@
 
 #include "redirect_fs.h"
 
-struct fuse_session;
-
 namespace obfs {
+
+struct FuseService;
 
 /** A failure for people: which call on which path, and its errno. */
 struct MountFailure {
@@ -54,12 +54,13 @@ class Session {
   ~Session();
 
  private:
-  Session(std::unique_ptr<RedirectFs> fs, fuse_session* session);
+  explicit Session(const RedirectFs::Options& options, std::shared_ptr<TreeDirectory> covered);
+  bool mount(const Options& options, MountFailure& failure);
   void loop(const std::function<void()>& ended);
 
   std::mutex fs_mutex_;  ///< for taking fs_ away; the loop's threads use it without
   std::unique_ptr<RedirectFs> fs_;
-  fuse_session* session_;
+  const std::unique_ptr<FuseService> service_;
   std::thread thread_;
 };
 

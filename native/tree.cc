@@ -23,6 +23,7 @@ Result<std::shared_ptr<TreeDirectory>> TreeDirectory::open(UniqueFd root, Backin
   auto backing = make_backing(kind, root.get());
   if (!backing.ok()) return backing.failure();
   directory->backing_ = *std::move(backing);
+  directory->is_local_ = os::is_local(root.get());
   directory->root_ = std::move(root);
   return directory;
 }

@@ -52,6 +52,8 @@ class TreeDirectory : public std::enable_shared_from_this<TreeDirectory> {
   Backing& backing() const { return *backing_; }
   dev_t device() const { return attr_.st_dev; }
   ino_t inode() const { return attr_.st_ino; }
+  /** Whether its files lie on this machine's own disks. */
+  bool is_local() const { return is_local_; }
   /** Owner of the directory itself: whom a tree's files belong to under --map-owner. */
   uid_t owner_uid() const { return attr_.st_uid; }
   gid_t owner_gid() const { return attr_.st_gid; }
@@ -77,6 +79,7 @@ class TreeDirectory : public std::enable_shared_from_this<TreeDirectory> {
   UniqueFd root_;
   std::unique_ptr<Backing> backing_;
   struct stat attr_;
+  bool is_local_ = false;
   std::atomic<int64_t> changes_ = 0;  ///< by all views, ever
 
   std::mutex mutex_;

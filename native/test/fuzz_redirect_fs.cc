@@ -195,7 +195,8 @@ class MadKernel {
   void use_file() {
     const FileHandle* const file = any_file();
     if (file == nullptr) return;
-    (void)!pwrite(file->fd.get(), "mad", 3, static_cast<off_t>(fuzz_.below(5000)));
+    if (fuzz_.below(2) == 0) (void)fs_->clear_set_ids(*file);
+    (void)!pwrite(file->fd->get(), "mad", 3, static_cast<off_t>(fuzz_.below(5000)));
     fs_->wrote(*file);
     (void)fs_->fallocate(*file, static_cast<int>(fuzz_.below(64)), static_cast<off_t>(fuzz_.below(9000)) - 10,
                          static_cast<off_t>(fuzz_.below(9000)) - 10);
@@ -203,6 +204,7 @@ class MadKernel {
 
   AttributeChange any_change() {
     AttributeChange change;
+    change.clears_set_ids = fuzz_.below(2) == 0;
     if (fuzz_.below(3) == 0) change.mode = any_mode();
     if (fuzz_.below(3) == 0)
       change.uid = fuzz_.pick<uid_t>({0, kAnna, kBert, static_cast<uid_t>(-1), static_cast<uid_t>(-2)});

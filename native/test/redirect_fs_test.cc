@@ -62,7 +62,7 @@ struct Fixture {
     const auto handle = fs->open(id, O_RDONLY);
     REQUIRE(handle.ok());
     char text[64];
-    const ssize_t length = pread((*handle)->fd.get(), text, sizeof text, 0);
+    const ssize_t length = pread((*handle)->fd->get(), text, sizeof text, 0);
     return std::string(text, std::max<ssize_t>(length, 0));
   }
   std::set<std::string> names(const Caller& caller, NodeId id, bool with_lookups = false) {
@@ -397,7 +397,7 @@ TEST_CASE_FIXTURE(Fixture, "callers at work on the same names at once never meet
       }
       const auto handle = fs->open(entry->id, O_RDONLY);
       char text[64];
-      const ssize_t length = handle.ok() ? pread((*handle)->fd.get(), text, sizeof text, 0) : -1;
+      const ssize_t length = handle.ok() ? pread((*handle)->fd->get(), text, sizeof text, 0) : -1;
       if (length < 0 || std::string(text, length) != own) ++wrong;
       fs->forget(entry->id, 1);
     }
@@ -427,7 +427,7 @@ TEST_CASE_FIXTURE(Fixture, "files are found after they and their ancestors were 
   const auto made = fs->create(anna, deep, "f", 0644, O_RDWR);
   REQUIRE(made.ok());
   const NodeId file = made->entry.id;
-  REQUIRE(pwrite(made->handle->fd.get(), "text", 4, 0) == 4);
+  REQUIRE(pwrite(made->handle->fd->get(), "text", 4, 0) == 4);
   CHECK(fs->rename(anna, kRootId, "lib", kRootId, "moved", 0).ok());
   CHECK(content(file) == "text");
   CHECK(fs->rename(anna, deep, "f", kRootId, "g", 0).ok());

@@ -21,9 +21,10 @@ const REQUESTS = {
   'stat of a known path': { tree: 0, shared: 1, none: 3 },
   'stat of a missing name': { tree: 0, shared: 1, none: 3 },
   'stat through a link': { tree: 0, shared: 2, none: 6 },
-  'open, read and close': { tree: 0, shared: 1, none: 6 },
+  'open, read and close': { tree: 1, shared: 2, none: 5 },
   'reading a directory': { tree: 1, shared: 2, none: 5 },
-  'create, write and close': { tree: 5, shared: 6, none: 7 },
+  'create, write and close': { tree: 5, shared: 6, none: 6 },
+  'open, ten writes and close': { tree: 11, shared: 12, none: 15 },
   rename: { tree: 3, shared: 5, none: 7 },
   unlink: { tree: 2, shared: 3, none: 4 },
 } as const;
@@ -43,6 +44,10 @@ const BODIES: Record<Call, string> = {
   'create, write and close': `
     const fd = fs.openSync(\`\${directory}/made\${i}\`, 'wx');
     fs.writeSync(fd, buffer);
+    fs.closeSync(fd)`,
+  'open, ten writes and close': `
+    const fd = fs.openSync(\`\${directory}/made0\`, 'r+');
+    for (let count = 0; count < 10; count++) fs.writeSync(fd, buffer);
     fs.closeSync(fd)`,
   rename: 'fs.renameSync(`${directory}/made${i}`, `${directory}/renamed${i}`)',
   unlink: 'fs.unlinkSync(`${directory}/renamed${i}`)',
