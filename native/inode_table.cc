@@ -136,7 +136,7 @@ NodeRef InodeTable::known_or_new(const TreeRef& tree, const FileKey& key, NodeNa
   auto node = std::make_shared<Node>(next_id_++, tree, key);
   node->lookups_ = 1;
   if (!seen.name.empty()) add_name_locked(*node, std::move(seen));
-  by_id_.emplace(node->id, node);
+  by_id_.insert(node);
   by_key_.insert(node);
   return node;
 }
@@ -144,7 +144,7 @@ NodeRef InodeTable::known_or_new(const TreeRef& tree, const FileKey& key, NodeNa
 NodeRef InodeTable::find(NodeId id) const {
   const std::lock_guard lock(mutex_);
   const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : found->second;
+  return found == by_id_.end() ? nullptr : *found;
 }
 
 NodeRef InodeTable::find(const Tree& tree, const FileKey& key) const {
@@ -160,9 +160,10 @@ void InodeTable::forget(NodeId id, uint64_t count) {
     const std::lock_guard lock(mutex_);
     const auto found = by_id_.find(id);
     if (found == by_id_.end()) return;
-    uint64_t& lookups = found->second->lookups_;
+    const NodeRef node = *found;
+    uint64_t& lookups = node->lookups_;
     lookups -= std::min(lookups, count);
-    erase_if_unused(found->second, gone);
+    erase_if_unused(node, gone);
   }
   for (const NodeRef& node : gone) descriptors_.drop(*node);
 }
@@ -170,7 +171,7 @@ void InodeTable::forget(NodeId id, uint64_t count) {
 // Needs mutex_. A directory without kernel references stays as long as its children are found through it.
 void InodeTable::erase_if_unused(NodeRef node, std::vector<NodeRef>& gone) {
   if (node->lookups_ > 0 || node->children_ > 0) return;
-  by_id_.erase(node->id);
+  by_id_.erase(node);
   by_key_.erase(node);
   gone.push_back(node);
   remove_names_locked(*node, gone);

@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -160,6 +159,20 @@ class InodeTable {
   size_t size() const;
 
  private:
+  // With hash functions that do not throw, the sets keep no hashes: 16 bytes for each known file.
+  struct ById {
+    using is_transparent = void;
+    static NodeId id_of(const NodeRef& node) { return node->id; }
+    static NodeId id_of(NodeId id) { return id; }
+    template <typename T>
+    size_t operator()(const T& item) const noexcept {
+      return std::hash<NodeId>()(id_of(item));
+    }
+    template <typename A, typename B>
+    bool operator()(const A& a, const B& b) const noexcept {
+      return id_of(a) == id_of(b);
+    }
+  };
   struct ByKey {
     using is_transparent = void;
     struct Probe {
@@ -169,12 +182,12 @@ class InodeTable {
     static Probe probe(const NodeRef& node) { return {node->tree->id, node->key}; }
     static Probe probe(const Probe& given) { return given; }
     template <typename T>
-    size_t operator()(const T& item) const {
+    size_t operator()(const T& item) const noexcept {
       const Probe p = probe(item);
       return p.key.hash() * 31 + p.tree;
     }
     template <typename A, typename B>
-    bool operator()(const A& a, const B& b) const {
+    bool operator()(const A& a, const B& b) const noexcept {
       const Probe left = probe(a), right = probe(b);
       return left.tree == right.tree && left.key == right.key;
     }
@@ -190,7 +203,7 @@ class InodeTable {
   const Options options_;
   mutable std::mutex mutex_;
   NodeId next_id_;                                    ///< guarded by mutex_
-  std::unordered_map<NodeId, NodeRef> by_id_;         ///< guarded by mutex_
+  std::unordered_set<NodeRef, ById, ById> by_id_;     ///< guarded by mutex_
   std::unordered_set<NodeRef, ByKey, ByKey> by_key_;  ///< guarded by mutex_
   DescriptorCache descriptors_;
 };
