@@ -137,20 +137,43 @@ async function readTree(request: ManifestRequest, path: ByteString): Promise<Man
 }
 
 async function readDirectory(request: ManifestRequest, path: ByteString): Promise<DirectoryManifest> {
-  const entries = await readdir(sourcePath(request.sourceDirectory, path), { encoding: 'buffer' });
+  const entries = await readdir(sourcePath(request.sourceDirectory, path), {
+    encoding: 'buffer',
+    withFileTypes: true,
+  });
   const children: Manifest[] = [];
-  for (const name of entries.sort((a, b) => Buffer.compare(a, b)).map(byteStringOf)) {
-    if (request.exclude.includes(name)) continue;
-    children.push(await readTree(request, (path === '' ? name : `${path}/${name}`) as ByteString));
+  const ahead: Promise<Manifest>[] = [];
+  try {
+    for (const entry of entries.sort((a, b) => Buffer.compare(a.name, b.name))) {
+      const name = byteStringOf(entry.name);
+      if (request.exclude.includes(name)) continue;
+      // The disk reads the next files while one is hashed. One directory at a time: what is open at once stays bounded.
+      const aheadMax = entry.isDirectory() ? 0 : FILES_AHEAD;
+      while (ahead.length > aheadMax) children.push(await nextOf(ahead));
+      const child = readTree(request, (path === '' ? name : `${path}/${name}`) as ByteString);
+      child.catch(() => undefined); // it may fail before its turn to be awaited
+      ahead.push(child);
+      if (entry.isDirectory()) children.push(await nextOf(ahead));
+    }
+    while (ahead.length > 0) children.push(await nextOf(ahead));
+  } finally {
+    await Promise.allSettled(ahead); // after a failure: nothing goes on behind the caller's back
   }
   return { kind: 'directory', path, children };
 }
 
+/** Takes the first of the list only once it has ended, so that a failure leaves the list of those still underway. */
+async function nextOf(ahead: Promise<Manifest>[]): Promise<Manifest> {
+  const next = (await ahead[0]) as Manifest;
+  void ahead.shift();
+  return next;
+}
+
 async function readFile(request: ManifestRequest, path: ByteString): Promise<FileManifest> {
   const file = await openSource(request.sourceDirectory, path);
+  const buffer = spareBuffers.pop() ?? Buffer.allocUnsafe(READ_SIZE);
   try {
     const hash = createHash('sha256');
-    const buffer = Buffer.allocUnsafe(READ_SIZE);
     let size = 0;
     for (;;) {
       request.signal?.throwIfAborted();
@@ -160,11 +183,15 @@ async function readFile(request: ManifestRequest, path: ByteString): Promise<Fil
       size += bytesRead;
     }
   } finally {
+    if (spareBuffers.length < FILES_AHEAD) spareBuffers.push(buffer);
     await file.close();
   }
 }
 
 const READ_SIZE = 256 * 1024;
+/** Used again: the pages of a new one cost as much as reading into it. */
+const spareBuffers: Buffer[] = [];
+const FILES_AHEAD = 4;
 const PARENT_HINT = 'name the source from the root of what is copied from';
 const MISSING_HINT =
   'sources are relative to the root of what is copied from; check the name, and the files that an earlier step made';
