@@ -98,7 +98,12 @@ const wrong: [what: string, file: string, text: string, why: string][] = [
   ['source on tests', 'src/fs/mount.ts', `import '../../test/helpers/x.ts';`, 'must not need tests'],
   ['an unknown folder', 'src/util/x.ts', `import '../errors.ts';`, 'util is no folder that the rules know'],
   ['Node in the core', 'native/inode_table.cc', '#include <napi.h>', 'only addon.cc, session and js_values'],
-  ['libfuse in the core', 'native/tree.h', '#  include <fuse3/fuse.h>', 'only session, fuse_ops, kernel_io and mount_*'],
+  [
+    'libfuse in the core',
+    'native/tree.h',
+    '#  include <fuse3/fuse.h>',
+    'only session, fuse_ops, kernel_io and mount_*',
+  ],
   [
     'libfuse in a test',
     'native/test/tree_test.cc',
