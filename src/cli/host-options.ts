@@ -150,7 +150,7 @@ const hostFlags = {
   fuse: {
     type: 'boolean',
     default: true,
-    describe: '--no-fuse: as --prefix-mode=none, from OBuilder v0.5',
+    describe: 'OBuilder v0.5’s: --no-fuse is --prefix-mode=none',
   },
 } as const satisfies Record<string, Options>;
 
