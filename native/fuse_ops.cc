@@ -21,9 +21,7 @@ namespace obfs {
 
 namespace {
 
-FuseService& service_of(fuse_req_t req) { return *static_cast<FuseService*>(fuse_req_userdata(req)); }
-
-RedirectFs& fs_of(fuse_req_t req) { return service_of(req).fs; }
+RedirectFs& fs_of(fuse_req_t req) { return static_cast<FuseService*>(fuse_req_userdata(req))->fs; }
 
 Caller caller_of(fuse_req_t req) {
   const fuse_ctx* const context = fuse_req_ctx(req);
@@ -245,15 +243,13 @@ void on_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_in
   });
 }
 
-/** What the kernel remembers of the node's attributes has become wrong without it knowing. */
-void forget_attributes(fuse_req_t req, fuse_ino_t id) {
-  (void)fuse_lowlevel_notify_inval_inode(service_of(req).session, id, -1, 0);
-}
-
-void on_write_buf(fuse_req_t req, fuse_ino_t id, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
+// The kernel asks for the attributes again before it shows or executes what was written to: it learns of cleared set-id bits then.
+void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
   answer(req, [&] {
     const FileHandle& file = *file_of(info);
-    if (KernelIo::request_clears_set_ids() && fs_of(req).clear_set_ids(file)) forget_attributes(req, id);
+    if (KernelIo::request_clears_set_ids()) {
+      if (const Status cleared = fs_of(req).clear_set_ids(file); !cleared.ok()) return reply_status(req, cleared);
+    }
     fuse_bufvec target = FUSE_BUFVEC_INIT(fuse_buf_size(source));
     target.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
     target.buf[0].fd = file.fd->get();
@@ -393,11 +389,13 @@ void on_access(fuse_req_t req, fuse_ino_t id, int mask) {
   answer(req, [&] { reply_status(req, fs_of(req).access(caller_of(req), id, mask)); });
 }
 
-void on_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t length, fuse_file_info* info) {
+void on_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
   answer(req, [&] {
     const FileHandle& file = *file_of(info);
     // The request does not say it: whoever is not root may not leave set-id bits on what he changes.
-    if (caller_of(req).uid != 0 && fs_of(req).clear_set_ids(file)) forget_attributes(req, id);
+    if (caller_of(req).uid != 0) {
+      if (const Status cleared = fs_of(req).clear_set_ids(file); !cleared.ok()) return reply_status(req, cleared);
+    }
     reply_status(req, fs_of(req).fallocate(file, mode, offset, length));
   });
 }

@@ -140,8 +140,8 @@ class RedirectFs {
   Result<CreatedFile> create(const Caller& caller, NodeId parent, const char* name, mode_t mode, int flags);
   /** To be called after data was written to a file, by whatever means. */
   void wrote(const FileHandle& file);
-  /** What the kernel does to a file that is written to by whoever may not set these bits. Answers whether there were any. */
-  bool clear_set_ids(const FileHandle& file);
+  /** What the kernel does to a file before whoever may not set these bits writes to it. After a failure nothing may be written. */
+  Status clear_set_ids(const FileHandle& file);
   Status fallocate(const FileHandle& file, int mode, off_t offset, off_t length);
   Result<std::string> getxattr(const Caller& caller, NodeId id, const char* name, size_t size);
   Result<std::string> listxattr(const Caller& caller, NodeId id, size_t size);
@@ -193,13 +193,12 @@ class RedirectFs {
   /** Runs a lookup in a directory, which at the shared root only those may do whom its backing lets search it. */
   template <typename LookUp>
   auto as_searcher(const Caller& caller, const Target& at, LookUp look_up) {
-    if (at.is_shared_root() && !is_searching_owner(at, at.tree->identity_of(caller))) {
-      return as_caller(caller, at, look_up);
+    if (!at.is_shared_root()) return look_up();
+    if (is_searching_owner(at, at.tree->identity_of(caller))) {
+      auto found = look_up();
+      if (found.error() != EACCES) return found;  // the daemon's own rights end at another machine's disk
     }
-    auto found = look_up();
-    // The daemon's own rights end at another machine's disk.
-    if (found.error() == EACCES) return as_checked(caller, at, look_up);
-    return found;
+    return as_caller(caller, at, look_up);
   }
   /** Whether the owner's bits alone decide, and allow it: no group and no access control list has a say then. */
   static bool is_searching_owner(const Target& at, const Identity& identity);

@@ -47,8 +47,10 @@ Status RedirectFs::apply(const Target& file, NodeId id, const AttributeChange& c
     const auto opened = handle == nullptr ? open(id, O_WRONLY) : std::unique_ptr<FileHandle>();
     if (!opened.ok()) return opened.failure();
     const FileHandle& written = handle == nullptr ? **opened : *handle;
+    if (change.clears_set_ids) {
+      if (const Status cleared = clear_set_ids(written); !cleared.ok()) return cleared;
+    }
     if (const Status done = status_of(ftruncate(written.fd->get(), *change.size)); !done.ok()) return done;
-    if (change.clears_set_ids) (void)clear_set_ids(written);
   }
   if (change.atime || change.mtime) return change_times(fd, change);
   return Status();

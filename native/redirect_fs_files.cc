@@ -67,15 +67,14 @@ Result<CreatedFile> RedirectFs::create(const Caller& caller, NodeId parent, cons
 
 void RedirectFs::wrote(const FileHandle& file) { file.tree->note_change(); }
 
-bool RedirectFs::clear_set_ids(const FileHandle& file) {
+Status RedirectFs::clear_set_ids(const FileHandle& file) {
   struct stat attr;
-  if (fstat(file.fd->get(), &attr) != 0) return false;
+  if (fstat(file.fd->get(), &attr) != 0) return last_errno();
   // Without the right to execute, the set-group bit means something else.
   mode_t cleared = S_ISUID;
   if ((attr.st_mode & S_IXGRP) != 0) cleared |= S_ISGID;
-  if ((attr.st_mode & cleared) == 0) return false;
-  (void)fchmod(file.fd->get(), attr.st_mode & 07777 & ~cleared);
-  return true;
+  if ((attr.st_mode & cleared) == 0) return Status();
+  return status_of(fchmod(file.fd->get(), attr.st_mode & 07777 & ~cleared));
 }
 
 Status RedirectFs::fallocate(const FileHandle& file, int mode, off_t offset, off_t length) {

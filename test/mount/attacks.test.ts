@@ -376,6 +376,16 @@ describe.skipIf(whyNoMounts !== undefined)('entries, files and devices that were
     );
   });
 
+  it('a setuid program that others may change is none once they did, where setuid programs are let', () => {
+    const { prefix, path } = mounted('-o', 'suid');
+    const tool = join(prefix, 'lib/id');
+    cpSync('/usr/bin/id', path('anna/local/lib/id'));
+    chmodSync(path('anna/local/lib/id'), 0o4777);
+    expect(runAs(anna, [tool, '-u']).stdout).toBe('0\n');
+    const change = `dd if=/usr/bin/id of=${tool} bs=1 count=1 conv=notrunc status=none; exec ${tool} -u`;
+    expect(runAs(anna, ['sh', '-c', change]).stdout).toBe(`${anna}\n`);
+  });
+
   it('a device node opens no device, and a user cannot make one', () => {
     const { prefix, path, run } = mounted();
     execFileSync('mknod', ['-m', '666', path('anna/local/zero'), 'c', '1', '5']);
