@@ -1,15 +1,24 @@
 import { resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { lockFile, untilUnlocked, watchUntilUnlocked, type FileLock } from '../fs/file-lock.ts';
 import { startInBackground } from '../fs/mount-supervisor.ts';
 import { native, type Backing } from '../fs/native.ts';
 import { canonicalPrefix, checkRoot, parsePrefixRequest } from '../fs/prefix-path.ts';
-import { createRunDirectory, liveRecord, prefixFiles, type PrefixFiles } from '../fs/run-directory.ts';
+import {
+  createRunDirectory,
+  isServedBy,
+  liveRecord,
+  prefixFiles,
+  signalServing,
+  type MountRecord,
+  type PrefixFiles,
+} from '../fs/run-directory.ts';
 import { createScoreboard } from '../fs/scoreboard.ts';
 import { mountArguments } from './commands/mount.ts';
 import { hostOptions } from './host-options.ts';
 import { programArgv } from './program.ts';
+
+const PATIENCE_MS = 2000;
 
 /** What `obuilder-fs mount` takes, with the same defaults. */
 export interface MountOptions {
@@ -63,11 +72,10 @@ export async function createMount(options: MountOptions): Promise<Mount> {
   const release = () => leases.forEach((lease) => lease.release());
   try {
     const pid = await startInBackground(commandFor(options, stateDir, scoreboard), served[0].files.log);
+    const mounted = served.flatMap(mountedPrefix);
     const ended = Promise.all(served.map(({ files }) => watchUntilUnlocked(files.serving))).then(release);
     const unmount: Mount['unmount'] = async ({ force = false } = {}) => {
-      for (const one of served) if (isServedBy(pid, one)) takeAway(one.prefix, force);
-      if (force) await killIfSlow(pid, served);
-      await Promise.all(served.map(({ files }) => untilUnlocked(files.serving)));
+      await Promise.all(mounted.map((one) => endMounted(one, force)));
     };
     options.signal?.addEventListener('abort', () => void unmount({ force: true }).catch(() => undefined));
     return { prefixes: served.map(({ prefix }) => prefix), pid, ended, unmount };
@@ -107,8 +115,23 @@ function commandFor(options: MountOptions, stateDir: string, scoreboard: string)
   return [...programArgv(), ...args, '--leased'];
 }
 
-function isServedBy(pid: number, { files }: ServedPrefix): boolean {
-  return liveRecord(files)?.pid === pid;
+interface MountedPrefix extends ServedPrefix {
+  readonly record: MountRecord;
+}
+
+/** Nothing when it has ended since it was mounted. */
+function mountedPrefix(served: ServedPrefix): MountedPrefix[] {
+  const record = liveRecord(served.files);
+  return record === undefined ? [] : [{ ...served, record }];
+}
+
+/** Without its mounts a mount process that works ends at once. */
+async function endMounted({ prefix, files, record }: MountedPrefix, force: boolean): Promise<void> {
+  if (isServedBy(record, files)) takeAway(prefix, force);
+  const kill = () => signalServing(record, files, 'SIGKILL');
+  const hung = force ? setTimeout(kill, PATIENCE_MS) : undefined;
+  await untilUnlocked(files.serving);
+  clearTimeout(hung);
 }
 
 function takeAway(prefix: string, force: boolean): void {
@@ -122,13 +145,4 @@ function takeAway(prefix: string, force: boolean): void {
       cause,
     });
   }
-}
-
-const PATIENCE_MS = 2000;
-
-/** Without its mounts a mount process that works ends at once. Its lock is held, so the pid is still that process. */
-async function killIfSlow(pid: number, served: readonly ServedPrefix[]): Promise<void> {
-  const ended = Promise.all(served.map(({ files }) => untilUnlocked(files.serving)));
-  await Promise.race([ended, delay(PATIENCE_MS, undefined, { ref: false })]);
-  if (served.some((one) => isServedBy(pid, one))) process.kill(pid, 'SIGKILL');
 }

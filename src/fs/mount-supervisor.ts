@@ -11,11 +11,13 @@ import { native } from './native.ts';
 import { canonicalPrefix } from './prefix-path.ts';
 import {
   createRunDirectory,
+  isServedBy,
   liveRecord,
   prefixFiles,
   removeRecord,
   type MountRecord,
   type PrefixFiles,
+  signalServing,
 } from './run-directory.ts';
 import { listScoreboard } from './scoreboard.ts';
 
@@ -328,15 +330,6 @@ async function replaceMount({ request, files, closing }: Guard): Promise<MountRe
   } finally {
     change.release();
   }
-}
-
-function isServedBy(record: MountRecord, files: PrefixFiles): boolean {
-  return liveRecord(files)?.doorsName === record.doorsName;
-}
-
-// Its lock is held, so the pid is still that process.
-function signalServing(record: MountRecord, files: PrefixFiles, signal: NodeJS.Signals): void {
-  if (isServedBy(record, files)) process.kill(record.pid, signal);
 }
 
 /** Ends the mount process, if there still is one, and takes away what is left of its mount. */

@@ -90,6 +90,16 @@ export function liveRecord(files: PrefixFiles): MountRecord | undefined {
   return undefined;
 }
 
+/** Whether the mount of this record is served still, and by its own process. */
+export function isServedBy(record: MountRecord, files: PrefixFiles): boolean {
+  return liveRecord(files)?.doorsName === record.doorsName;
+}
+
+/** Tells the mount process of a record; one that is gone hears nothing. Its lock is held, so the pid is still that process. */
+export function signalServing(record: MountRecord, files: PrefixFiles, signal: NodeJS.Signals): void {
+  if (isServedBy(record, files)) process.kill(record.pid, signal);
+}
+
 /** Every record of the run directory, live or left behind; none where there is no run directory yet. */
 export function readRecords(runDirectory: string): { record: MountRecord; isLive: boolean }[] {
   let names: string[];

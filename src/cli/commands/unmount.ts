@@ -10,7 +10,7 @@ import {
   liveRecord,
   prefixFiles,
   removeRecord,
-  type MountRecord,
+  signalServing,
   type PrefixFiles,
 } from '../../fs/run-directory.ts';
 import { stateDirOption } from '../common-options.ts';
@@ -58,15 +58,12 @@ async function takeAway(prefix: string, files: PrefixFiles, force: boolean): Pro
   unmount(prefix, force || record === undefined);
   // Without its mount a process that answers ends at once.
   const hung =
-    force && record !== undefined ? setTimeout(() => killServing(record, files), PATIENCE_MS) : undefined;
+    force && record !== undefined
+      ? setTimeout(() => signalServing(record, files, 'SIGKILL'), PATIENCE_MS)
+      : undefined;
   await untilReleased(files.serving, prefix);
   clearTimeout(hung);
   removeRecord(files);
-}
-
-// Its lock is held, so the pid is still that process.
-function killServing(record: MountRecord, files: PrefixFiles): void {
-  if (liveRecord(files)?.doorsName === record.doorsName) process.kill(record.pid, 'SIGKILL');
 }
 
 /**
