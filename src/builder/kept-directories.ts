@@ -28,8 +28,9 @@ export class KeptDirectories {
   async restoreTimes(): Promise<void> {
     for (const [path, looked] of this.#looked) {
       const before = await looked;
-      const now = before && (await this.#stat(path));
-      if (now === undefined || now.ino !== before?.ino || now.mtimeNs === before.mtimeNs) continue;
+      if (before === undefined) continue;
+      const now = await this.#stat(path);
+      if (now === undefined || !isSame(now, before) || now.mtimeNs === before.mtimeNs) continue;
       await lutimes(sourcePath(this.#rootfs, path), seconds(now.atimeNs), seconds(before.mtimeNs));
     }
   }
@@ -57,6 +58,10 @@ export class KeptDirectories {
       throw error;
     }
   }
+}
+
+function isSame(one: BigIntStats, other: BigIntStats): boolean {
+  return one.dev === other.dev && one.ino === other.ino;
 }
 
 /** As Node takes times; what is finer than a microsecond is lost. */

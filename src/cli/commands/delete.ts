@@ -1,6 +1,7 @@
 import type { CommandModule } from 'yargs';
 import { openStore } from '../compose.ts';
 import { storeOptionsOf, withStoreFlags, type StoreArguments } from '../host-options.ts';
+import { idPositional } from '../stored-result.ts';
 
 interface DeleteArguments extends StoreArguments {
   id: string;
@@ -9,12 +10,7 @@ interface DeleteArguments extends StoreArguments {
 export const deleteCommand: CommandModule<object, DeleteArguments> = {
   command: 'delete <id>',
   describe: 'Remove a result from the store, those made from it first',
-  builder: (yargs) =>
-    withStoreFlags(yargs).positional('id', {
-      type: 'string',
-      demandOption: true,
-      describe: 'As printed after "saved as" or "Got:"',
-    }),
+  builder: (yargs) => withStoreFlags(yargs).positional('id', idPositional),
   handler: async (argv) => {
     const store = await openStore(storeOptionsOf(argv));
     try {

@@ -5,7 +5,7 @@ import type { CommandModule } from 'yargs';
 import { errnoCode } from '../../errors.ts';
 import { openStore } from '../compose.ts';
 import { storeOptionsOf, withStoreFlags, type StoreArguments } from '../host-options.ts';
-import { directoryOfResult } from '../stored-result.ts';
+import { directoryOfResult, idPositional } from '../stored-result.ts';
 
 interface LogArguments extends StoreArguments {
   id: string;
@@ -14,12 +14,7 @@ interface LogArguments extends StoreArguments {
 export const logCommand: CommandModule<object, LogArguments> = {
   command: 'log <id>',
   describe: 'Print what the step of a result printed',
-  builder: (yargs) =>
-    withStoreFlags(yargs).positional('id', {
-      type: 'string',
-      demandOption: true,
-      describe: 'As printed after "saved as" or "Got:"',
-    }),
+  builder: (yargs) => withStoreFlags(yargs).positional('id', idPositional),
   handler: async (argv) => {
     const store = await openStore(storeOptionsOf(argv));
     try {

@@ -6,7 +6,7 @@ import type { ResultRecord, Store, StoreUsage } from '../../store/store.ts';
 import { jsonOption } from '../common-options.ts';
 import { openStore } from '../compose.ts';
 import { storeOptionsOf, withStoreFlags, type StoreArguments } from '../host-options.ts';
-import { directoryOfResult } from '../stored-result.ts';
+import { directoryOfResult, idPositional } from '../stored-result.ts';
 
 interface ReportArguments extends StoreArguments {
   json: boolean;
@@ -38,12 +38,7 @@ const listCommand: CommandModule<object, ReportArguments> = {
 const showCommand: CommandModule<object, ShowArguments> = {
   command: 'show <id>',
   describe: 'One result: where it is, what it was made from, and what from it',
-  builder: (yargs) =>
-    withReportFlags(yargs).positional('id', {
-      type: 'string',
-      demandOption: true,
-      describe: 'As printed after "saved as" or "Got:"',
-    }),
+  builder: (yargs) => withReportFlags(yargs).positional('id', idPositional),
   handler: (argv) =>
     report(argv, async (store) => {
       const result = await detailsOf(store, argv.id);
