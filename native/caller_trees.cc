@@ -26,6 +26,9 @@ constexpr uid_t kFirstOrdinaryUid = 1000;
 
 constexpr const char* kDefaultEntry = "default";
 
+/** Of more callers than a machine has, each request is looked at. */
+constexpr size_t kMostSettled = 4096;
+
 /** Why an entry cannot be used, for status; the errno that its caller gets is always EACCES. */
 struct Problem {
   std::string text;
@@ -138,23 +141,61 @@ CallerTrees::CallerTrees(Options options, std::shared_ptr<TreeDirectory> covered
     : options_(std::move(options)), covered_(std::move(covered)) {}
 
 Result<TreeRef> CallerTrees::at_shared_root(const Caller& caller) {
-  struct stat link;
-  const auto name = entry_name(caller.uid, &link);
-  if (!name.ok()) {
-    if (name.error() != ENOENT) return Errno{EACCES};
-    return covered_->view(Door::kSharedRoot, Viewer{});
-  }
-  const auto directory = directory_of(*name, link);
+  const auto directory = directory_for(caller.uid);
   if (!directory.ok()) return Errno{EACCES};
-  const Viewer viewer = options_.map_owner ? Viewer{caller.uid, caller.gid} : Viewer{};
-  return (*directory)->view(Door::kSharedRoot, viewer);
+  const bool is_mapped = options_.map_owner && *directory != covered_;
+  return (*directory)->view(Door::kSharedRoot, is_mapped ? Viewer{caller.uid, caller.gid} : Viewer{});
+}
+
+Result<std::shared_ptr<TreeDirectory>> CallerTrees::directory_for(uid_t uid) {
+  const uint64_t epoch = watch_.epoch();
+  if (auto directory = settled(uid, epoch)) return directory;
+  struct stat link;
+  std::string path;
+  const auto name = entry_name(uid, &link);
+  if (!name.ok() && name.error() != ENOENT) return name.failure();
+  const auto directory = name.ok() ? directory_of(*name, link, path) : covered_;
+  if (directory.ok() && !settle(uid, epoch, path, *directory)) watch(uid, path);
+  return directory;
+}
+
+std::shared_ptr<TreeDirectory> CallerTrees::settled(uid_t uid, uint64_t epoch) const {
+  const std::shared_lock lock(mutex_);
+  const auto one = settled_.find(uid);
+  return one != settled_.end() && one->second.epoch == epoch ? one->second.directory : nullptr;
+}
+
+/** What was looked at after `epoch` is settled if all of it was being watched by then. False where it is to be watched first. */
+bool CallerTrees::settle(uid_t uid, uint64_t epoch, const std::string& path,
+                         const std::shared_ptr<TreeDirectory>& directory) {
+  const std::unique_lock lock(mutex_);
+  const auto one = settled_.find(uid);
+  if (one == settled_.end()) return settled_.size() >= kMostSettled;
+  if (one->second.path != path) return false;
+  const bool is_watched = one->second.scoreboard != nullptr;
+  if (is_watched && one->second.epoch == epoch) one->second.directory = directory;
+  return !is_watched || one->second.epoch == epoch;
+}
+
+void CallerTrees::watch(uid_t uid, const std::string& path) {
+  Settled fresh{watch_.epoch(), path, nullptr, nullptr, nullptr};
+  auto scoreboard = watch_.watch(options_.scoreboard, true);
+  auto way = path.empty() ? scoreboard : watch_.watch(path, false);
+  if (watch_.epoch() != fresh.epoch) return;
+  if (scoreboard.ok() && way.ok()) {
+    fresh.scoreboard = *std::move(scoreboard);
+    fresh.way = *std::move(way);
+  }
+  const std::unique_lock lock(mutex_);
+  std::swap(settled_[uid], fresh);
 }
 
 Result<TreeRef> CallerTrees::at_tree_root(uid_t uid, gid_t gid) {
   struct stat link;
   const auto name = entry_name(uid, &link);
   if (!name.ok()) return Errno{name.error() == ENOENT ? ENOENT : EACCES};
-  const auto directory = directory_of(*name, link);
+  std::string path;
+  const auto directory = directory_of(*name, link, path);
   if (!directory.ok()) return Errno{EACCES};
   const Viewer viewer = options_.map_owner ? Viewer{uid, gid} : Viewer{};
   return (*directory)->view(Door::kTreeRoot, viewer);
@@ -189,11 +230,13 @@ Status CallerTrees::check_scoreboard() const {
   return is_roots_own ? Status() : Status(Errno{EACCES});
 }
 
-Result<std::shared_ptr<TreeDirectory>> CallerTrees::directory_of(const std::string& name, const struct stat& link) {
+Result<std::shared_ptr<TreeDirectory>> CallerTrees::directory_of(const std::string& name, const struct stat& link,
+                                                                 std::string& path) {
   Problem problem;
   if (!is_trustworthy_link(link, problem)) return Errno{EACCES};
   auto target = read_link(options_.scoreboard + "/" + name);
   if (!target.ok()) return Errno{EACCES};
+  path = path_of(*target);
   const LinkIdentity identity{link.st_ino, os::changed_at(link), *std::move(target)};
   if (auto directory = known(name, identity)) return directory;
   return resolve(name, identity);
@@ -209,11 +252,13 @@ std::shared_ptr<TreeDirectory> CallerTrees::known(const std::string& name, const
     directory = entry->second.directory;
   }
   if (directory == nullptr) return nullptr;
-  const std::string path =
-      options_.rules.subdirectory.empty() ? link.target : link.target + "/" + options_.rules.subdirectory;
   struct stat attr;
-  if (lstat(path.c_str(), &attr) != 0) return nullptr;
+  if (lstat(path_of(link.target).c_str(), &attr) != 0) return nullptr;
   return attr.st_dev == directory->device() && attr.st_ino == directory->inode() ? directory : nullptr;
+}
+
+std::string CallerTrees::path_of(const std::string& target) const {
+  return options_.rules.subdirectory.empty() ? target : target + "/" + options_.rules.subdirectory;
 }
 
 Result<std::shared_ptr<TreeDirectory>> CallerTrees::resolve(const std::string& name, const LinkIdentity& link) {

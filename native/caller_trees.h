@@ -7,8 +7,10 @@
 #include <memory>
 #include <shared_mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "path_watch.h"
 #include "result.h"
 #include "tree.h"
 
@@ -33,8 +35,8 @@ Result<std::vector<ScoreboardEntry>> read_scoreboard(const std::string& scoreboa
 /**
  * Which tree each caller sees: reads the scoreboard, a root-owned directory of symbolic links `<uid> -> <directory>`.
  *
- * The link is looked at anew on every request, so rewriting it needs no unmount. A changed link starts a new generation of the
- * directory it leads to. It fails closed: a caller with an entry that cannot be used gets EACCES, never the covered directory.
+ * The link is looked at anew on every request, or known to be as it was because nothing on its way has changed, so rewriting it needs
+ * no unmount. A changed link starts a new generation of the directory it leads to. It fails closed: a caller with an entry that cannot be used gets EACCES, never the covered directory.
  * All methods may be called from several threads at once, with the daemon's own identity.
  */
 class CallerTrees {
@@ -70,8 +72,22 @@ class CallerTrees {
     std::shared_ptr<TreeDirectory> directory;  ///< null while the entry cannot be used
   };
 
+  /** What is known of a caller without looking, as long as the watch tells of no change. */
+  struct Settled {
+    uint64_t epoch;                                       ///< of the watch, once all was watched
+    std::string path;                                     ///< where the entry leads; "" for the covered directory
+    std::shared_ptr<PathWatch::Watched> scoreboard, way;  ///< null where changes would go unnoticed
+    std::shared_ptr<TreeDirectory> directory;             ///< null until it was looked at while being watched
+  };
+
+  Result<std::shared_ptr<TreeDirectory>> directory_for(uid_t uid);
+  std::shared_ptr<TreeDirectory> settled(uid_t uid, uint64_t epoch) const;
+  bool settle(uid_t uid, uint64_t epoch, const std::string& path, const std::shared_ptr<TreeDirectory>& directory);
+  void watch(uid_t uid, const std::string& path);
+  std::string path_of(const std::string& target) const;
   Result<std::string> entry_name(uid_t uid, struct stat* link) const;
-  Result<std::shared_ptr<TreeDirectory>> directory_of(const std::string& name, const struct stat& link);
+  Result<std::shared_ptr<TreeDirectory>> directory_of(const std::string& name, const struct stat& link,
+                                                      std::string& path);
   std::shared_ptr<TreeDirectory> known(const std::string& name, const LinkIdentity& link) const;
   Result<std::shared_ptr<TreeDirectory>> resolve(const std::string& name, const LinkIdentity& link);
   std::shared_ptr<TreeDirectory> shared_with_others(const std::shared_ptr<TreeDirectory>& fresh) const;
@@ -79,9 +95,11 @@ class CallerTrees {
 
   const Options options_;
   const std::shared_ptr<TreeDirectory> covered_;
+  PathWatch watch_;
 
   mutable std::shared_mutex mutex_;
-  std::map<std::string, Entry> entries_;  ///< guarded by mutex_; entry name → what was last seen of it
+  std::map<std::string, Entry> entries_;        ///< guarded by mutex_; entry name → what was last seen of it
+  std::unordered_map<uid_t, Settled> settled_;  ///< guarded by mutex_
 };
 
 }  // namespace obfs

@@ -1,10 +1,12 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "caller_trees.h"
 #include "fuzz.h"
+#include "os_calls.h"
 #include "scratch.h"
 
 using namespace obfs;
@@ -56,6 +58,29 @@ class RandomScoreboard {
       default:
         (void)!symlink(target().c_str(), path.c_str());
         if (fuzz_.below(8) == 0) (void)!lchown(path.c_str(), kFirstUid, kFirstUid);
+    }
+  }
+
+  /** Moves, removes or makes a directory on the way to a tree, or the scoreboard itself. */
+  void change_way() {
+    const auto path = [&](const char* name) { return scratch.path(name); };
+    const std::string way = path(fuzz_.pick<const char*>({"anna", "bert", "anna/local", "bert/local", "scoreboard"}));
+    const std::string aside = path(fuzz_.pick<const char*>({"aside", "away", "anna/aside"}));
+    switch (fuzz_.below(5)) {
+      case 0:
+        (void)!rmdir(way.c_str());
+        return;
+      case 1:
+        (void)!mkdir(way.c_str(), 0755);
+        return;
+      case 2:
+        (void)!rename(way.c_str(), aside.c_str());
+        return;
+      case 3:
+        (void)!rename(aside.c_str(), way.c_str());
+        return;
+      default:
+        (void)!syscall(SYS_renameat2, AT_FDCWD, way.c_str(), AT_FDCWD, aside.c_str(), os::kExchange);
     }
   }
 
@@ -138,6 +163,28 @@ TEST_CASE("fuzz: whatever a scoreboard holds, each entry is judged, and who has 
     }
   }
   CHECK(open_descriptors() == descriptors_before);
+}
+
+TEST_CASE("fuzz: what is known of a caller without looking is what a first look tells") {
+  Fuzz fuzz("settled");
+  while (fuzz.goes_on()) {
+    RandomScoreboard board(fuzz);
+    const auto covered = board.scratch.directory("covered");
+    const CallerTrees::Options options{board.scratch.path("scoreboard"), {"local", ""}};
+    CallerTrees trees(options, covered);
+    for (int step = 0; step < 200; ++step) {
+      if (fuzz.below(4) == 0) board.change();
+      if (fuzz.below(4) == 0) board.change_way();
+      const uid_t uid = kFirstUid + fuzz.below(2);
+      CallerTrees fresh(options, covered);
+      const auto seen = trees.at_shared_root(Caller{uid, uid, 0});
+      const auto expected = fresh.at_shared_root(Caller{uid, uid, 0});
+      REQUIRE(seen.ok() == expected.ok());
+      if (!seen.ok()) continue;
+      CHECK((*seen)->directory->inode() == (*expected)->directory->inode());
+      CHECK(((*seen)->directory == covered) == ((*expected)->directory == covered));
+    }
+  }
 }
 
 TEST_SUITE_END();
