@@ -8,7 +8,6 @@
 #include <sys/kauth.h>
 #else
 #include <fcntl.h>
-#include <sys/fsuid.h>
 #include <sys/syscall.h>
 
 #include <cstdlib>
@@ -43,35 +42,36 @@ std::optional<std::vector<gid_t>> supplementary_groups(pid_t) { return std::vect
 
 namespace {
 
-// The raw calls change one thread; glibc's setgroups would change them all.
+// The raw calls change one thread; glibc's would change them all.
 bool set_thread_groups(size_t count, const gid_t* groups) { return syscall(SYS_setgroups, count, groups) == 0; }
-
-// setfsuid and setfsgid report no failure: asking with an invalid id answers the one in force.
-bool is_in_force(uid_t uid, gid_t gid) {
-  const auto nobody = static_cast<id_t>(-1);
-  return static_cast<gid_t>(setfsgid(nobody)) == gid && static_cast<uid_t>(setfsuid(nobody)) == uid;
-}
-
-// A thread whose own identity cannot be restored must not answer another request.
-void restore_or_die(bool has_groups) {
-  setfsuid(0);
-  setfsgid(0);
-  if ((has_groups && !set_thread_groups(0, nullptr)) || !is_in_force(0, 0)) abort();
-}
+bool set_thread_gid(gid_t gid) { return syscall(SYS_setresgid, -1, gid, -1) == 0; }
+bool set_thread_uid(uid_t uid) { return syscall(SYS_setresuid, -1, uid, -1) == 0; }
 
 }  // namespace
 
+// The uid last, which takes the right to change the others away.
 ScopedIdentity::ScopedIdentity(uid_t uid, gid_t gid, const std::vector<gid_t>& groups) {
   if (!groups.empty()) {
     if (!set_thread_groups(groups.size(), groups.data())) return;
     has_groups_ = true;
   }
-  setfsgid(gid);
-  setfsuid(uid);
-  is_assumed_ = is_in_force(uid, gid);
+  if (gid != 0) {
+    if (!set_thread_gid(gid)) return;
+    has_gid_ = true;
+  }
+  if (uid != 0) {
+    if (!set_thread_uid(uid)) return;
+    has_uid_ = true;
+  }
+  is_assumed_ = true;
 }
 
-ScopedIdentity::~ScopedIdentity() { restore_or_die(has_groups_); }
+// A thread whose own identity cannot be restored must not answer another request.
+ScopedIdentity::~ScopedIdentity() {
+  const bool is_restored = (!has_uid_ || set_thread_uid(0)) && (!has_gid_ || set_thread_gid(0)) &&
+                           (!has_groups_ || set_thread_groups(0, nullptr));
+  if (!is_restored) abort();
+}
 
 std::optional<std::vector<gid_t>> supplementary_groups(pid_t pid) {
   const std::string path = "/proc/" + std::to_string(pid) + "/status";

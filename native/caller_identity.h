@@ -26,7 +26,7 @@ struct Identity {
 
 /**
  * Gives the calling thread, and no other, an identity for file-system checks until the end of the scope. Never nested.
- * Linux: the file-system ids only. Real, effective and saved ids stay the daemon's, or a build user could signal it.
+ * Linux: the effective ids, which the file-system ids follow. Real and saved ids stay the daemon's, or a build user could signal it.
  * macOS: the thread's assumed identity (pthread_setugid_np), which has no supplementary groups.
  * While a foreign identity is assumed the thread lacks the capabilities to open by handle: get descriptors first.
  */
@@ -42,7 +42,10 @@ class ScopedIdentity {
 
  private:
   bool is_assumed_ = false;
-  [[maybe_unused]] bool has_groups_ = false;  ///< Linux only
+  // Linux only, what is to be given back:
+  [[maybe_unused]] bool has_groups_ = false;
+  [[maybe_unused]] bool has_gid_ = false;
+  [[maybe_unused]] bool has_uid_ = false;
 };
 
 /** The supplementary groups of a thread; none when it is gone. macOS: always empty, as an assumed identity has none there. */
