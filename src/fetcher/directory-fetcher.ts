@@ -14,7 +14,7 @@ export interface DirectoryFetcherOptions {
   /** Takes only directories with an .obuilder_profile.sh: for a base directory in which people's homes are too. */
   readonly markedOnly?: boolean;
   /** Copies the content of a directory into an existing empty one, as the store's TreeCopier does. */
-  readonly copier: { copy(source: string, target: string, signal: AbortSignal): Promise<void> };
+  readonly copier: { fill(source: string, target: string, signal: AbortSignal): Promise<void> };
 }
 
 /** Takes base images from directories of this machine. They give no environment. */
@@ -23,7 +23,7 @@ export function createDirectoryFetcher({ copier, ...images }: DirectoryFetcherOp
     async fetch(name, rootfs, _output, signal): Promise<ImageEnv> {
       const image = await findImage(images, name);
       if (image === undefined) throw await unknownBase(images, name);
-      await copier.copy(image, rootfs, signal);
+      await copier.fill(image, rootfs, signal);
       return [];
     },
   };

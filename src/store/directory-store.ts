@@ -1,4 +1,4 @@
-import { chmod, chown, copyFile, lstat, mkdir, realpath, rename } from 'node:fs/promises';
+import { chmod, chown, lstat, mkdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
@@ -234,14 +234,13 @@ class DirectoryStore implements Store {
 
   async #prepare(tmp: string, base: string | undefined, signal: AbortSignal): Promise<void> {
     const { layout, copier } = this.#parts;
-    await mkdir(tmp, { mode: 0o700 });
-    await mkdir(join(tmp, 'rootfs'), { mode: 0o755 });
-    if (base === undefined) return;
-    const from = layout.result(base);
-    await copier.copy(join(from, 'rootfs'), join(tmp, 'rootfs'), signal);
-    await copyFile(join(from, 'env'), join(tmp, 'env')).catch((error: unknown) => {
-      if (errnoCode(error) !== 'ENOENT') throw error;
-    });
+    if (base === undefined) {
+      await copier.create(tmp);
+      await mkdir(join(tmp, 'rootfs'), { mode: 0o755 });
+    } else {
+      await copier.copy(layout.result(base), tmp, signal);
+      await rm(join(tmp, 'log'), { force: true });
+    }
   }
 
   async #save(id: string, base: string | undefined, signal: AbortSignal): Promise<void> {
@@ -255,7 +254,7 @@ class DirectoryStore implements Store {
     // The row comes first: if we die in between, the next start drops it. A result without a row would have lost its parent.
     index.add(id, base, new Date());
     await checkpoint('result-indexed');
-    await rename(tmp, layout.result(id)).catch((error: unknown) => {
+    await copier.move(tmp, layout.result(id)).catch((error: unknown) => {
       index.remove(id);
       throw error;
     });
@@ -267,7 +266,7 @@ class DirectoryStore implements Store {
     const { layout, copier, index, checkpoint } = this.#parts;
     let aside: string | undefined;
     try {
-      aside = await setAside(layout.result(id), layout.resultsTmp);
+      aside = await setAside(copier, layout.result(id), layout.resultsTmp);
       await checkpoint('result-set-aside');
       index.remove(id);
       await checkpoint('result-forgotten');

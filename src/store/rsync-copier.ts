@@ -11,7 +11,7 @@ export type RsyncMode = 'copy' | 'hardlink' | 'hardlink_unsafe';
 
 /** Copies trees with rsync: slow, and works on every file system. */
 export function createRsyncCopier(mode: RsyncMode = 'copy'): TreeCopier {
-  const copier: TreeCopier = { copy, settle, remove };
+  const copier: TreeCopier = { create, copy, fill, settle, move: rename, remove };
   if (mode === 'copy') return copier;
   return {
     ...copier,
@@ -21,7 +21,16 @@ export function createRsyncCopier(mode: RsyncMode = 'copy'): TreeCopier {
 
 const ARCHIVE = ['-aHq', '--numeric-ids'];
 
+async function create(target: string): Promise<void> {
+  await mkdir(target, { mode: 0o700 });
+}
+
 async function copy(source: string, target: string, signal: AbortSignal): Promise<void> {
+  await create(target);
+  await fill(source, target, signal);
+}
+
+async function fill(source: string, target: string, signal: AbortSignal): Promise<void> {
   await rsync(ARCHIVE, source, target, signal);
 }
 
@@ -31,7 +40,7 @@ async function shareByHardLinks(
   signal: AbortSignal,
 ): Promise<void> {
   const { tree, base, spare } = paths;
-  await mkdir(spare, { mode: 0o700 });
+  await create(spare);
   const compare = mode === 'hardlink' ? ['--checksum'] : [];
   await rsync([...ARCHIVE, ...compare, `--link-dest=${base}`], tree, spare, signal);
   await remove(tree);

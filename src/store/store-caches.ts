@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { chown, mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises';
+import { chown, open, stat, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { errnoCode } from '../errors.ts';
 import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
@@ -43,7 +43,7 @@ export async function openCacheCopy(
   }
 }
 
-/** An empty directory in cache-tmp that nobody else uses. */
+/** A place in cache-tmp that nobody else uses, with nothing there. */
 async function claimCopy(
   { layout, copier }: StoreParts,
   escapedName: string,
@@ -54,7 +54,6 @@ async function claimCopy(
     if (lock === undefined) continue;
     try {
       await discard(copier, directory, layout.cachesTmp);
-      await mkdir(directory, { mode: 0o700 });
       return { directory, lock };
     } catch (error) {
       lock.release();
@@ -88,14 +87,14 @@ async function copyCurrent(
 }
 
 /** Puts back what a killed release had set aside, or makes the cache. The caller holds its lock. */
-export async function ensureCache({ layout }: StoreParts, escapedName: string): Promise<void> {
+export async function ensureCache({ layout, copier }: StoreParts, escapedName: string): Promise<void> {
   const path = layout.cache(escapedName);
   if (await isDirectory(path)) return;
   try {
-    await rename(layout.previousCache(escapedName), path);
+    await copier.move(layout.previousCache(escapedName), path);
   } catch (error) {
     if (errnoCode(error) !== 'ENOENT') throw error;
-    await mkdir(path, { mode: 0o755 });
+    await copier.create(path);
   }
 }
 
@@ -128,9 +127,9 @@ async function replaceCache(parts: StoreParts, copy: CacheCopy): Promise<void> {
   const [path, previous] = [layout.cache(copy.escapedName), layout.previousCache(copy.escapedName)];
   await copier.settle(copy.directory);
   await discard(copier, previous, layout.cachesTmp);
-  await rename(path, previous);
+  await copier.move(path, previous);
   await checkpoint('cache-set-aside');
-  await rename(copy.directory, path);
+  await copier.move(copy.directory, path);
   await checkpoint('cache-replaced');
   await discard(copier, previous, layout.cachesTmp);
 }

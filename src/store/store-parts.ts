@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { lstat, rename } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoCode } from '../errors.ts';
 import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
@@ -37,10 +37,14 @@ export function isSetAside(name: string): boolean {
  * Makes `path` vanish at once by moving it into `tmpDirectory` under a name of its own; undefined when it was not there. A tree is
  * never removed in place: half of it would look like the whole, and a dying process could still add to the next one of that name.
  */
-export async function setAside(path: string, tmpDirectory: string): Promise<string | undefined> {
+export async function setAside(
+  copier: TreeCopier,
+  path: string,
+  tmpDirectory: string,
+): Promise<string | undefined> {
   const aside = join(tmpDirectory, `${SET_ASIDE}${basename(path).slice(0, 100)}-${randomUUID()}`);
   try {
-    await rename(path, aside);
+    await copier.move(path, aside);
     return aside;
   } catch (error) {
     if (errnoCode(error) === 'ENOENT') return undefined;
@@ -50,7 +54,7 @@ export async function setAside(path: string, tmpDirectory: string): Promise<stri
 
 /** Removes the tree at `path`, if there is one, by way of `tmpDirectory`. */
 export async function discard(copier: TreeCopier, path: string, tmpDirectory: string): Promise<void> {
-  const aside = await setAside(path, tmpDirectory);
+  const aside = await setAside(copier, path, tmpDirectory);
   if (aside !== undefined) await copier.remove(aside);
 }
 
