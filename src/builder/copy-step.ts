@@ -36,11 +36,11 @@ export async function copyStep(
         destination: byteStringOf(destination.replace(/^\/+|\/+$/g, '')),
         owner: user.kind === 'unix' ? user : { uid: 0, gid: 0 },
       };
-      return async (directory, output, signal) => {
+      return async (directory, output, signal, onWait) => {
         const rootfs = join(directory, 'rootfs');
         const extract = (tar: TarRequest) =>
           sendArchive(tarStream(tar), (stdin) =>
-            host.sandbox.run({ ...EXTRACT, stdin }, rootfs, output, signal),
+            host.sandbox.run({ ...EXTRACT, stdin, onWait }, rootfs, output, signal),
           );
         if (inTree === undefined) return await extract(archive);
         const place = { rootfs, path: byteStringOf(inTree), archivePath: archive.destination };

@@ -43,9 +43,9 @@ export function runStep(
         name: textOf(id),
         target: host.sandbox.locate(cachePlaceOf(context, target)),
       }));
-      return (directory, output, signal) =>
+      return (directory, output, signal, onWait) =>
         withCaches(host, caches, signal, (opened) =>
-          host.sandbox.run({ ...step, caches: opened }, join(directory, 'rootfs'), output, signal),
+          host.sandbox.run({ ...step, caches: opened, onWait }, join(directory, 'rootfs'), output, signal),
         );
     },
   };

@@ -15,11 +15,12 @@ export interface StoreStep {
   prepare(): StepWork;
 }
 
-/** Fills `directory` (Store.build says what is in it), saying `output` meanwhile. */
+/** Fills `directory` (Store.build says what is in it), saying `output` meanwhile; `onWait` when it waits for its turn first. */
 export type StepWork = (
   directory: string,
   output: (chunk: Uint8Array) => void,
   signal: AbortSignal,
+  onWait: () => void,
 ) => Promise<StepOutcome>;
 
 /** A build that waits for a step. */
@@ -37,6 +38,7 @@ export type SharedOutcome =
 
 /** OBuilder has no such note: there, several processes must not use one store. */
 const WAITING_FOR_OTHER = 'Waiting for another process that is making this result';
+const WAITING_FOR_USER = 'Waiting for a build user: all are busy with other steps';
 
 type Ending = SharedOutcome | { readonly status: 'broken'; readonly error: unknown };
 
@@ -85,8 +87,8 @@ class RunningStep {
   /** Open until the step has ended and its last watcher has left. */
   #log: BuildLog | undefined;
   readonly #watchers = new Set<Watcher>();
-  /** While another process is making the same result. */
-  #isWaiting = false;
+  /** What it waits for before it runs, to be told to those who join. */
+  #waitsFor: string | undefined;
   #hasEnded = false;
 
   constructor(store: Store, step: StoreStep, onEnd: () => void) {
@@ -103,7 +105,7 @@ class RunningStep {
 
   async watch(watcher: Watcher): Promise<SharedOutcome> {
     this.#watchers.add(watcher);
-    if (this.#isWaiting) watcher.note(WAITING_FOR_OTHER);
+    if (this.#waitsFor !== undefined) watcher.note(this.#waitsFor);
     const leave = () => {
       if (this.#watchers.delete(watcher)) this.#left();
     };
@@ -143,7 +145,7 @@ class RunningStep {
     if (there !== undefined) return this.#loaded(there);
     const work = this.#step.prepare();
     const outcome = await this.#store.build(
-      { id, base, onWait: () => this.#waits() },
+      { id, base, onWait: () => this.#waits(WAITING_FOR_OTHER) },
       (directory) => this.#fill(directory, work),
       this.#cancel.signal,
     );
@@ -153,9 +155,9 @@ class RunningStep {
     return outcome.status === 'loaded' ? this.#loaded(directory) : { status: 'saved', directory };
   }
 
-  #waits(): void {
-    this.#isWaiting = true;
-    for (const watcher of this.#watchers) watcher.note(WAITING_FOR_OTHER);
+  #waits(what: string): void {
+    this.#waitsFor = what;
+    for (const watcher of this.#watchers) watcher.note(what);
   }
 
   #loaded(directory: string): SharedOutcome {
@@ -164,15 +166,19 @@ class RunningStep {
   }
 
   async #fill(directory: string, work: StepWork): Promise<StepOutcome> {
-    this.#isWaiting = false;
+    this.#waitsFor = undefined;
     const path = join(directory, 'log');
     const unloggable = new AbortController();
     const log = await BuildLog.create(path, (cause) => unloggable.abort(logUnwritable(path, cause)));
     this.#log = log;
     this.#setLog(log.read);
     const signal = AbortSignal.any([this.#cancel.signal, unloggable.signal]);
+    const write = (chunk: Uint8Array) => {
+      this.#waitsFor = undefined;
+      log.write(chunk);
+    };
     try {
-      return await work(directory, (chunk) => log.write(chunk), signal);
+      return await work(directory, write, signal, () => this.#waits(WAITING_FOR_USER));
     } finally {
       log.finish();
       unloggable.signal.throwIfAborted();

@@ -31,7 +31,7 @@ export interface BuildHost {
 export async function composeBuildHost(options: HostOptions): Promise<BuildHost> {
   const copier = copierFor(options.store);
   const store = await createDirectoryStore({ root: options.store.directory, copier });
-  const { uid, homePath, prefix, prefixMode, scoreboard, stateDir } = options;
+  const { uids, homePath, prefix, prefixMode, scoreboard, stateDir } = options;
   const mountedPrefix = createMountedPrefix({
     prefix,
     subdirectory: 'local',
@@ -44,7 +44,7 @@ export async function composeBuildHost(options: HostOptions): Promise<BuildHost>
     process.platform === 'darwin' ? createMacosBuildUsers({ homePath }) : createLinuxBuildUsers({ homePath });
   const sandbox = createUserSandbox({
     users,
-    uid,
+    uids,
     homePath,
     prefix,
     prefixMode,

@@ -3,6 +3,7 @@ import type { Argv, Options } from 'yargs';
 import { ObuilderError } from '../errors.ts';
 import type { PrefixMode } from '../sandbox/prefix-view.ts';
 import type { RsyncMode } from '../store/rsync-copier.ts';
+import { buildUids, type BuildUids } from './build-user-options.ts';
 import {
   defaultPrefix,
   defaultScoreboard,
@@ -21,7 +22,7 @@ export interface StoreOptions {
 export interface HostOptions {
   readonly stateDir: string;
   readonly store: StoreOptions;
-  readonly uid: number;
+  readonly uids: BuildUids;
   readonly homePath: string;
   readonly prefix: string;
   readonly prefixMode: PrefixMode;
@@ -36,7 +37,10 @@ export interface HostChoices {
   /** `rsync:DIR` or `auto:DIR`; default: `store` in the state directory. */
   readonly store?: string | undefined;
   readonly rsyncMode?: RsyncMode | undefined;
-  readonly uid?: number | undefined;
+  /** The build user, or a range of them such as `705-712`; results belong to the first. */
+  readonly uid?: number | string | undefined;
+  /** How many build users, from `uid` on (default 1). */
+  readonly builders?: number | undefined;
   readonly homePath?: string | undefined;
   readonly prefix?: string | undefined;
   readonly prefixMode?: PrefixMode | undefined;
@@ -54,12 +58,12 @@ const DEFAULT_UID = IS_MACOS ? 1000 : 7000;
 /** The one place that knows the defaults. @throws {ObuilderError} BAD_OPTION */
 export function hostOptions(choices: HostChoices): HostOptions {
   const stateDir = resolve(choices.stateDir ?? process.env['OBUILDER_FS_STATE_DIR'] ?? DEFAULT_STATE_DIR);
-  const uid = choices.uid ?? DEFAULT_UID;
+  const uids = buildUids(String(choices.uid ?? DEFAULT_UID), choices.builders);
   return {
     stateDir,
     store: storeOptions(choices, stateDir),
-    uid,
-    homePath: resolve(choices.homePath ?? `${HOMES}/mac${uid}`),
+    uids,
+    homePath: resolve(choices.homePath ?? `${HOMES}/mac${uids[0]}`),
     prefix: resolve(choices.prefix ?? defaultPrefix()),
     prefixMode: choices.prefixMode ?? (IS_MACOS ? 'shared' : 'tree'),
     scoreboard: resolve(choices.scoreboard ?? defaultScoreboard(stateDir)),
@@ -83,7 +87,8 @@ export interface StoreArguments {
 }
 
 export interface HostArguments extends StoreArguments {
-  uid: number;
+  uid: string;
+  builders: number | undefined;
   prefix: string;
   scoreboard: string | undefined;
   'base-dir': string | undefined;
@@ -108,12 +113,25 @@ const storeFlags = {
   'state-dir': stateDirOption,
 } as const satisfies Record<string, Options>;
 
+function oneUid(given: string | string[]): string {
+  if (typeof given === 'string') return given;
+  throw new ObuilderError('BAD_OPTION', '--uid is given twice', {
+    hint: 'give a range for several build users: 705-712',
+  });
+}
+
 const hostFlags = {
   uid: {
+    type: 'string',
+    requiresArg: true,
+    default: String(DEFAULT_UID),
+    describe: 'The build user, or several that build at once: 705-712; made where missing',
+    coerce: oneUid,
+  },
+  builders: {
     type: 'number',
     requiresArg: true,
-    default: DEFAULT_UID,
-    describe: 'The build user, made where missing',
+    describe: 'How many build users, from --uid on (default 1)',
   },
   prefix: {
     alias: 'fuse-path',
@@ -138,7 +156,7 @@ const hostFlags = {
   'home-path': {
     type: 'string',
     requiresArg: true,
-    describe: `Where steps find their home (default ${HOMES}/macUID)`,
+    describe: `Where steps find their home (default ${HOMES}/macUID, of the first build user)`,
     coerce: onePath('home-path'),
   },
   'prefix-mode': {
@@ -174,6 +192,7 @@ export function hostOptionsOf(argv: HostArguments): HostOptions {
   return hostOptions({
     ...storeChoices(argv),
     uid: argv.uid,
+    builders: argv.builders,
     homePath: argv['home-path'],
     prefix: argv.prefix,
     prefixMode: prefixModeOf(argv),

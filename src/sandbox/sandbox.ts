@@ -26,6 +26,8 @@ export interface StepCommand {
   readonly caches: readonly { readonly target: string; readonly directory: string }[];
   /** Without it standard input is at its end from the start. */
   readonly stdin?: Readable;
+  /** Called once if the step has to wait for others to end, before it starts. */
+  readonly onWait?: () => void;
 }
 
 /**

@@ -5,7 +5,7 @@ import { ObuilderError } from '../errors.ts';
 import type { BuildUser } from './build-users.ts';
 import type { StepCommand } from './sandbox.ts';
 import { splitPlace, type StepPlaces } from './step-places.ts';
-import { untilAborted } from './user-claim.ts';
+import { untilAborted } from '../os/until-aborted.ts';
 
 /**
  * The mount namespace of one step. A helper process makes it, mounts everything and then only holds it open; the step is a process

@@ -4,7 +4,7 @@ import type { BuildUser } from './build-users.ts';
 import { endProcessesOf } from './processes.ts';
 import type { Ending } from './step-login.ts';
 import { openStepOutput } from './step-output.ts';
-import { untilAborted } from './user-claim.ts';
+import { untilAborted } from '../os/until-aborted.ts';
 
 export interface StepProcess {
   readonly argv: readonly string[];

@@ -12,11 +12,12 @@ import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
 import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
 import { runStepProcess } from './step-process.ts';
 import { locateIn, splitPlace, type StepPlaces } from './step-places.ts';
-import { createUserClaim } from './user-claim.ts';
+import { createUserPool } from './user-pool.ts';
 
 export interface UserSandboxOptions {
   readonly users: BuildUsers;
-  readonly uid: number;
+  /** The build users; results belong to the first. */
+  readonly uids: readonly [number, ...number[]];
   /** Where every step finds its home. Kept as an empty directory of root's. */
   readonly homePath: string;
   /** Where a step finds its TMPDIR, kept likewise (default: the home path with `.tmp` after it). */
@@ -30,28 +31,31 @@ export interface UserSandboxOptions {
 }
 
 /**
- * Runs steps as one build user, one at a time, also among the processes that share the state directory. On Linux each step has a mount
- * namespace of its own, where its tree is its home; on macOS the tree is copied into the home and back.
+ * Runs steps as build users, each one step at a time, also among the processes that share the state directory. On Linux each step has a
+ * mount namespace of its own, where its tree is its home; on macOS the tree is copied into the home and back.
  *
- * Order of a step: claim the uid, end what a killed run left, point the prefix, place the files, run; then, whatever happened,
+ * Order of a step: claim a build user, rather the one that the tree belongs to, end what a killed run left, point the prefix, place the files, run; then, whatever happened,
  * end all of the uid's processes before anything is taken away again, and give the uid back last.
  */
 export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   const { homePath, prefix, tmpPath = `${homePath}.tmp` } = options;
   const places: StepPlaces = { homePath, prefix, tmpPath };
-  const claim = createUserClaim(join(options.stateDir, `uid-${options.uid}.lock`));
+  const pool = createUserPool(options.uids, options.stateDir);
   const running = new Set<Promise<StepOutcome>>();
+  let areOurs: Promise<unknown> | undefined;
   let isClosed = false;
 
   async function runInTurn(step: Step): Promise<StepOutcome> {
     await mkdir(options.stateDir, { recursive: true, mode: 0o700 });
-    const giveBack = await claim.take(step.signal);
-    if (giveBack === undefined) return cancelled;
+    await (areOurs ??= refuseForeign(options));
+    const { uid: preferred } = await lstat(step.rootfs);
+    const claim = await pool.take({ preferred, onWait: step.command.onWait }, step.signal);
+    if (claim === undefined) return cancelled;
     try {
-      const outcome = await runClaimed({ ...options, places }, step);
+      const outcome = await runClaimed({ ...options, places }, step, claim.uid);
       return step.signal.aborted ? cancelled : outcome;
     } finally {
-      giveBack();
+      claim.giveUp();
     }
   }
 
@@ -62,7 +66,7 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
 
     /** Set-uid bits go with the owner, all other modes stay. */
     async adopt(rootfs) {
-      const { uid, gid } = await options.users.ensure(options.uid);
+      const { uid, gid } = await options.users.ensure(options.uids[0]);
       await runCommand(['chown', '-R', '-h', '-P', `${uid}:${gid}`, rootfs]);
     },
 
@@ -84,6 +88,11 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
       await Promise.allSettled(running);
     },
   };
+}
+
+/** Before the first step, so that it does not depend on which build user is free. */
+async function refuseForeign({ users, uids }: UserSandboxOptions): Promise<void> {
+  await Promise.all(uids.map((uid) => users.find(uid)));
 }
 
 /** A step's home is the top of its tree, its prefix the tree's `local`; its TMPDIR is kept nowhere. */
@@ -109,11 +118,11 @@ type Host = UserSandboxOptions & { readonly places: StepPlaces };
 const cancelled: StepOutcome = { status: 'cancelled' };
 
 /** With the uid claimed: nobody else starts processes of it, or points its prefix elsewhere. */
-async function runClaimed(host: Host, step: Step): Promise<StepOutcome> {
-  const user = await host.users.ensure(host.uid);
+async function runClaimed(host: Host, step: Step, uid: number): Promise<StepOutcome> {
+  const user = await host.users.ensure(uid);
   await endProcessesOf(user.uid); // a killed run's
   await takeOver(user, step.rootfs);
-  const view = await openView(host, step);
+  const view = await openView(host, user, step);
   try {
     const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
     const outcome = await withTmpDirectory(host, user, (tmpDirectory) =>
@@ -134,7 +143,8 @@ async function takeOver({ uid, gid }: BuildUser, rootfs: string): Promise<void> 
 }
 
 async function openView(
-  { prefixMode, prefixView, uid }: Host,
+  { prefixMode, prefixView }: Host,
+  { uid }: BuildUser,
   step: Step,
 ): Promise<OpenPrefixView | undefined> {
   if (prefixMode !== 'tree' && prefixMode !== 'shared') return undefined;

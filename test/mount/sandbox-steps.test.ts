@@ -22,7 +22,7 @@ let sandbox: Sandbox;
 function sandboxOf(options: Partial<UserSandboxOptions> = {}): Sandbox {
   return createUserSandbox({
     users: createLinuxBuildUsers({ homePath }),
-    uid,
+    uids: [uid],
     homePath,
     prefix,
     prefixMode: 'none',
@@ -382,7 +382,7 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
     });
 
     test('another build user cannot read it', async () => {
-      const other = sandboxOf({ uid: otherUid });
+      const other = sandboxOf({ uids: [otherUid] });
       const otherTree = await newRootfs('other', other);
       const secrets = [{ target: join(homePath, 'token'), value }];
       const step = start(shell('echo working; sleep 1000', { secrets }), 'working');
