@@ -8,9 +8,11 @@
 #include <string>
 #include <thread>
 #include <unordered_set>
+#include <vector>
 
 #include "caller_trees.h"
 #include "capabilities.h"
+#include "idmap.h"
 #include "js_values.h"
 #include "session.h"
 
@@ -211,6 +213,50 @@ Napi::Value flock_wait(const Napi::CallbackInfo& info) {
   return promise->Promise();
 }
 
+std::vector<MappedTree> mapped_trees(const Napi::Array& given) {
+  std::vector<MappedTree> trees;
+  for (uint32_t i = 0; i < given.Length(); ++i) {
+    const Napi::Value item = given[i];
+    const auto tree = item.As<Napi::Object>();
+    const auto id = [&tree](const char* name) { return tree.Get(name).As<Napi::Number>().Uint32Value(); };
+    const OwnerMapping owners = {id("storedUid"), id("storedGid"), id("shownUid"), id("shownGid")};
+    trees.push_back({string_property(tree, "path"), owners});
+  }
+  return trees;
+}
+
+class MappedNamespace : public Napi::AsyncWorker {
+ public:
+  MappedNamespace(Napi::Env env, std::vector<MappedTree> trees)
+      : Napi::AsyncWorker(env), promise(env), trees_(std::move(trees)) {}
+
+  const Napi::Promise::Deferred promise;
+
+ protected:
+  void Execute() override { made_ = open_mapped_namespace(trees_); }
+  void OnOK() override {
+    if (made_.ok()) {
+      promise.Resolve(Napi::Number::New(Env(), made_->release()));
+    } else {
+      promise.Reject(system_error(Env(), made_.error(), "mount_setattr", "").Value());
+    }
+  }
+
+ private:
+  const std::vector<MappedTree> trees_;
+  Result<UniqueFd> made_ = Errno{EIO};
+};
+
+/** openMappedNamespace([{path, storedUid, storedGid, shownUid, shownGid}…]): a descriptor of the namespace. */
+Napi::Value open_mapped_namespace_for(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 1 || !info[0].IsArray()) throw Napi::TypeError::New(env, "openMappedNamespace takes an array");
+  auto* const work = new MappedNamespace(env, mapped_trees(info[0].As<Napi::Array>()));
+  const Napi::Value promise = work->promise.Promise();
+  work->Queue();
+  return promise;
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment);
   exports.Set("startMount", Napi::Function::New(env, start_mount));
@@ -219,6 +265,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("readScoreboard", Napi::Function::New(env, read_scoreboard_entries));
   exports.Set("keepCapabilities", Napi::Function::New(env, keep_capabilities_of));
   exports.Set("flockTry", Napi::Function::New(env, flock_try));
+  exports.Set("openMappedNamespace", Napi::Function::New(env, open_mapped_namespace_for));
   exports.Set("flockWait", Napi::Function::New(env, flock_wait));
   return exports;
 }

@@ -23,6 +23,20 @@ export interface NativeAddon {
   flockTry(fd: number, exclusive: boolean): boolean;
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
+  /**
+   * Resolves to a descriptor of a mount namespace like this one but for the owners of these trees; the caller closes it. Rejects
+   * with EINVAL, EPERM, ENOSYS or ENOSPC where kernel, file system or machine do not allow it.
+   */
+  openMappedNamespace(trees: readonly MappedTree[]): Promise<number>;
+}
+
+/** A directory whose files are shown as another owner's: those of the stored ids, and what the shown ids make is stored as theirs. */
+export interface MappedTree {
+  readonly path: string;
+  readonly storedUid: number;
+  readonly storedGid: number;
+  readonly shownUid: number;
+  readonly shownGid: number;
 }
 
 /** What happened in one tree since it was first used. */
