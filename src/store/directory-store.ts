@@ -4,25 +4,32 @@ import { errnoCode, ObuilderError } from '../errors.ts';
 import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
 import type { StepOutcome } from '../sandbox/sandbox.ts';
 import { openCacheCopy } from './store-caches.ts';
+import { durabilityOf } from './store-durability.ts';
 import { StoreIndex } from './store-index.ts';
 import { StoreLayout } from './store-layout.ts';
-import {
-  discard,
-  isDirectory,
-  lockUnlessAborted,
-  setAside,
-  type Checkpoint,
-  type StoreParts,
-} from './store-parts.ts';
+import { describeHolder, lockUnlessAborted, waitForLock, type LockHolder } from './store-locks.ts';
+import { discard, isDirectory, type Checkpoint, type StoreParts } from './store-parts.ts';
+import { enterStep, pauseSteps } from './store-pause.ts';
 import { recover, removeLockFiles } from './store-recovery.ts';
+import { ResultRemover, type Removed } from './store-removal.ts';
+import { removeUnfinishedReserves, StoreReserve } from './store-reserve.ts';
+import { RoomKeeper, type AutoPrune } from './store-room.ts';
+import { diskFull, diskSpace, isForWantOfSpace, type DiskSpace } from './store-space.ts';
 import { measureUsage } from './store-usage.ts';
-import type { ResultRecord, Store, StoreUsage } from './store.ts';
+import type { BuildRequest, PausedStore, ResultRecord, Store, StoreUsage } from './store.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
 export interface DirectoryStoreOptions {
   /** Made where missing. It and the store's directories become ours alone (0700). */
   readonly root: string;
   readonly copier: TreeCopier;
+  /**
+   * Whether what is saved must survive a power failure (default: yes). Without it a machine that went down may leave damaged results;
+   * they are removed when the store is next opened.
+   */
+  readonly sync?: boolean;
+  /** Keeps room on the disk by removing results that nobody needs: before each step, and while it runs. */
+  readonly autoPrune?: AutoPrune;
   /** Awaited at every checkpoint: for crash tests. */
   readonly checkpoint?: (point: Checkpoint) => Promise<void>;
 }
@@ -42,11 +49,13 @@ export async function createDirectoryStore(options: DirectoryStoreOptions): Prom
   const storeLock = await joinStore(layout);
   let index: StoreIndex | undefined;
   try {
-    index = new StoreIndex(layout.index);
-    const checkpoint = options.checkpoint ?? (() => Promise.resolve());
-    const parts = { layout, index, copier: options.copier, checkpoint };
-    await recover(parts);
-    return new DirectoryStore(parts, storeLock);
+    const { copier, sync = true, checkpoint = () => Promise.resolve() } = options;
+    const reserve = new StoreReserve(layout.root, layout.reserve, { sync });
+    index = await reserve.spend(() => new StoreIndex(layout.index, { sync }));
+    const parts = { layout, index, copier, reserve, durability: durabilityOf(copier, sync), checkpoint };
+    await reserve.spend(() => recover(parts));
+    await reserve.ensureIfRoom();
+    return new DirectoryStore(parts, storeLock, options.autoPrune);
   } catch (error) {
     index?.close();
     storeLock.release();
@@ -84,6 +93,7 @@ async function joinStore(layout: StoreLayout): Promise<FileLock> {
     const alone = tryLockFile(layout.storeLock, 'exclusive');
     if (alone !== undefined) {
       await removeLockFiles(layout);
+      await removeUnfinishedReserves(layout.reserve);
       alone.release();
     }
     return await lockFile(layout.storeLock, 'shared');
@@ -92,18 +102,25 @@ async function joinStore(layout: StoreLayout): Promise<FileLock> {
   }
 }
 
+/** A disk with no more room than this counts as full when a command has failed. */
+const FULL_BYTES = 64 * 1024;
+
 class DirectoryStore implements Store {
   readonly #parts: StoreParts;
   readonly #storeLock: FileLock;
+  readonly #remover: ResultRemover;
+  readonly #roomKeeper: RoomKeeper | undefined;
 
-  constructor(parts: StoreParts, storeLock: FileLock) {
+  constructor(parts: StoreParts, storeLock: FileLock, autoPrune: AutoPrune | undefined) {
     this.#parts = parts;
     this.#storeLock = storeLock;
+    this.#remover = new ResultRemover(parts);
+    this.#roomKeeper = autoPrune && new RoomKeeper(this, autoPrune);
   }
 
   async use(id: string): Promise<string | undefined> {
     const directory = await this.find(id);
-    if (directory !== undefined) this.#parts.index.touch(id, new Date());
+    if (directory !== undefined) await this.#touch(id);
     return directory;
   }
 
@@ -113,15 +130,23 @@ class DirectoryStore implements Store {
   }
 
   async build(
-    request: { readonly id: string; readonly base: string | undefined; readonly onWait?: () => void },
+    request: BuildRequest,
     fill: (directory: string) => Promise<StepOutcome>,
     signal: AbortSignal,
   ): Promise<StepOutcome | { readonly status: 'loaded' }> {
-    const lock = await this.#lock(request.id, 'exclusive', signal, request.onWait);
+    const { id, base, onWait = () => undefined } = request;
+    const path = this.#parts.layout.resultLock(id);
+    const lock = await lockUnlessAborted(path, 'exclusive', signal, (holder) => onWait(makerOf(holder)));
     if (lock === undefined) return { status: 'cancelled' };
     try {
-      if ((await this.use(request.id)) !== undefined) return { status: 'loaded' };
-      return await this.#withBase(request.base, signal, () => this.#make(request, fill, signal));
+      if ((await this.use(id)) !== undefined) return { status: 'loaded' };
+      const step = await enterStep(this.#parts, signal, onWait);
+      if (step === undefined) return { status: 'cancelled' };
+      try {
+        return await this.#withBase(base, signal, () => this.#makeWithRoom(request, fill, signal));
+      } finally {
+        step.release();
+      }
     } finally {
       lock.release();
     }
@@ -143,38 +168,35 @@ class DirectoryStore implements Store {
     return await measureUsage(this.#parts.layout);
   }
 
-  async delete(id: string, removed?: (id: string) => void): Promise<void> {
-    const { layout, index } = this.#parts;
-    for (;;) {
-      for (const child of index.children(id)) await this.delete(child, removed);
-      const lock = tryLockFile(layout.resultLock(id), 'exclusive');
-      if (lock === undefined) throw resultBusy(id);
-      // A build from it may have ended since the children were listed; while we hold the lock none can.
-      if (index.children(id).length === 0) {
-        await this.#remove(id, lock, removed);
-        return;
-      }
-      lock.release();
-    }
+  async space(): Promise<DiskSpace> {
+    return await diskSpace(this.#parts.layout.root);
   }
 
-  async prune(before: Date, limit: number, removed?: (id: string) => void): Promise<number> {
-    const { layout, index } = this.#parts;
-    const busy = new Set<string>();
-    let count = 0;
-    while (count < limit) {
-      const id = index.unused(before, busy.size + 1).find((candidate) => !busy.has(candidate));
-      if (id === undefined) break;
-      const lock = tryLockFile(layout.resultLock(id), 'exclusive');
-      if (lock !== undefined && index.isUnused(id, before)) {
-        await this.#remove(id, lock, removed);
-        count++;
-      } else {
-        lock?.release();
-        busy.add(id);
-      }
-    }
-    return count;
+  async hold(id: string): Promise<{ release(): void } | undefined> {
+    const lock = await waitForLock(this.#parts.layout.resultLock(id), 'shared');
+    if ((await this.find(id)) !== undefined) return lock;
+    lock.release();
+    return undefined;
+  }
+
+  async delete(id: string, removed?: Removed): Promise<void> {
+    await this.#remover.delete(id, removed);
+  }
+
+  async prune(before: Date, limit: number, removed?: Removed): Promise<number> {
+    return await this.#remover.prune(before, (count) => Promise.resolve(count < limit), removed);
+  }
+
+  async makeRoom(freeBytes: number, before: Date, removed?: Removed): Promise<number> {
+    return await this.#remover.makeRoom(freeBytes, before, removed);
+  }
+
+  prunable(before: Date): string[] {
+    return this.#remover.prunable(before);
+  }
+
+  async pause(onWait: (holders: string) => void, signal: AbortSignal): Promise<PausedStore | undefined> {
+    return await pauseSteps(this.#parts, onWait, signal);
   }
 
   close(): void {
@@ -182,13 +204,14 @@ class DirectoryStore implements Store {
     this.#storeLock.release();
   }
 
-  async #lock(
-    id: string,
-    mode: 'shared' | 'exclusive',
-    signal: AbortSignal,
-    onWait?: () => void,
-  ): Promise<FileLock | undefined> {
-    return await lockUnlessAborted(this.#parts.layout.resultLock(id), mode, signal, onWait);
+  /** A use that a full disk keeps from being noted is no reason to fail: the result is there. */
+  async #touch(id: string): Promise<void> {
+    const { index, layout } = this.#parts;
+    try {
+      index.touch(id, new Date());
+    } catch (error) {
+      if (!(await isForWantOfSpace(error, layout.root))) throw error;
+    }
   }
 
   /** Runs `action` while nobody can remove `base`. */
@@ -198,7 +221,7 @@ class DirectoryStore implements Store {
     action: () => Promise<StepOutcome>,
   ): Promise<StepOutcome> {
     if (base === undefined) return await action();
-    const lock = await this.#lock(base, 'shared', signal);
+    const lock = await lockUnlessAborted(this.#parts.layout.resultLock(base), 'shared', signal);
     if (lock === undefined) return { status: 'cancelled' };
     try {
       if (!(await isDirectory(this.#parts.layout.result(base)))) throw baseGone(base);
@@ -208,21 +231,40 @@ class DirectoryStore implements Store {
     }
   }
 
+  /** A full disk is told as such, whatever failed for it. */
+  async #makeWithRoom(
+    request: BuildRequest,
+    fill: (directory: string) => Promise<StepOutcome>,
+    signal: AbortSignal,
+  ): Promise<StepOutcome> {
+    const { layout, reserve } = this.#parts;
+    try {
+      await this.#roomKeeper?.makeRoom();
+      await reserve.ensure();
+      const make = () => this.#make(request, fill, signal);
+      return await (this.#roomKeeper?.during(make) ?? make());
+    } catch (error) {
+      if (errnoCode(error) === 'DISK_FULL' || !(await isForWantOfSpace(error, layout.root))) throw error;
+      throw diskFull(layout.root, (error as Error).message, error);
+    }
+  }
+
   async #make(
-    { id, base }: { readonly id: string; readonly base: string | undefined },
+    { id, base }: BuildRequest,
     fill: (directory: string) => Promise<StepOutcome>,
     signal: AbortSignal,
   ): Promise<StepOutcome> {
     const { layout, copier, checkpoint } = this.#parts;
     const tmp = layout.resultTmp(id);
     await discard(copier, tmp, layout.resultsTmp);
+    await checkpoint('result-claimed');
     try {
       await this.#prepare(tmp, base, signal);
       await checkpoint('result-begun');
       const outcome = await fill(tmp);
       await checkpoint('result-filled');
       if (outcome.status === 'ok') await this.#save(id, base, signal);
-      return outcome;
+      return outcome.status === 'failed' ? await this.#withReason(outcome) : outcome;
     } catch (error) {
       if (signal.aborted) return { status: 'cancelled' };
       throw error;
@@ -230,6 +272,13 @@ class DirectoryStore implements Store {
       // What cannot be removed now must not hide how the step ended; the next try and the next start remove it.
       await discard(copier, tmp, layout.resultsTmp).catch(() => undefined);
     }
+  }
+
+  /** A command on a full disk fails in words of its own, which may be far up in its log. */
+  async #withReason(outcome: StepOutcome & { status: 'failed' }): Promise<StepOutcome> {
+    const { freeBytes } = await this.space();
+    if (freeBytes > FULL_BYTES) return outcome;
+    return { ...outcome, message: `${outcome.message} (the disk of the store is full)` };
   }
 
   async #prepare(tmp: string, base: string | undefined, signal: AbortSignal): Promise<void> {
@@ -244,13 +293,14 @@ class DirectoryStore implements Store {
   }
 
   async #save(id: string, base: string | undefined, signal: AbortSignal): Promise<void> {
-    const { layout, copier, index, checkpoint } = this.#parts;
+    const { layout, copier, durability, index, checkpoint } = this.#parts;
     const tmp = layout.resultTmp(id);
     if (base !== undefined) {
       const baseRootfs = join(layout.result(base), 'rootfs');
       await copier.share?.(join(tmp, 'rootfs'), baseRootfs, join(tmp, 'rootfs.shared'), signal);
     }
-    await copier.settle(tmp);
+    await durability.tree(tmp);
+    await checkpoint('result-settled');
     // The row comes first: if we die in between, the next start drops it. A result without a row would have lost its parent.
     index.add(id, base, new Date());
     await checkpoint('result-indexed');
@@ -258,31 +308,14 @@ class DirectoryStore implements Store {
       index.remove(id);
       throw error;
     });
+    await checkpoint('result-moved');
+    await durability.names(layout.results);
     await checkpoint('result-saved');
-  }
-
-  /** `lock` is the id's, exclusive; it is released once nobody can find the result any more. */
-  async #remove(id: string, lock: FileLock, removed: ((id: string) => void) | undefined): Promise<void> {
-    const { layout, copier, index, checkpoint } = this.#parts;
-    let aside: string | undefined;
-    try {
-      aside = await setAside(copier, layout.result(id), layout.resultsTmp);
-      await checkpoint('result-set-aside');
-      index.remove(id);
-      await checkpoint('result-forgotten');
-    } finally {
-      lock.release();
-    }
-    if (aside === undefined) return;
-    await copier.remove(aside);
-    removed?.(id);
   }
 }
 
-function resultBusy(id: string): ObuilderError {
-  return new ObuilderError('RESULT_BUSY', `${id}: a build is using this result`, {
-    hint: 'try again when the build has ended',
-  });
+function makerOf(holder: LockHolder | undefined): string {
+  return `another process that is making this result${holder === undefined ? '' : ` (${describeHolder(holder)})`}`;
 }
 
 function baseGone(base: string): ObuilderError {

@@ -2,9 +2,11 @@ import { constants } from 'node:fs';
 import { chown, open, stat, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { errnoCode } from '../errors.ts';
-import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
+import type { FileLock } from '../fs/file-lock.ts';
 import { escapeCacheName } from './store-layout.ts';
+import { tryLock, waitForLock } from './store-locks.ts';
 import { discard, isDirectory, type StoreParts } from './store-parts.ts';
+import type { TreeCopier } from './tree-copier.ts';
 
 interface CacheCopy {
   readonly escapedName: string;
@@ -45,15 +47,16 @@ export async function openCacheCopy(
 
 /** A place in cache-tmp that nobody else uses, with nothing there. */
 async function claimCopy(
-  { layout, copier }: StoreParts,
+  { layout, copier, checkpoint }: StoreParts,
   escapedName: string,
 ): Promise<{ directory: string; lock: FileLock }> {
   for (let number = 0; ; number++) {
     const directory = layout.cacheCopy(number, escapedName);
-    const lock = tryLockFile(layout.cacheCopyLock(basename(directory)), 'exclusive');
+    const lock = tryLock(layout.cacheCopyLock(basename(directory)), 'exclusive');
     if (lock === undefined) continue;
     try {
       await discard(copier, directory, layout.cachesTmp);
+      await checkpoint('cache-claimed');
       return { directory, lock };
     } catch (error) {
       lock.release();
@@ -70,10 +73,10 @@ async function copyCurrent(
 ): Promise<FileHandle> {
   const { layout, copier } = parts;
   await withLock(
-    await lockFile(layout.cacheLock(escapedName), 'exclusive'),
+    await waitForLock(layout.cacheLock(escapedName), 'exclusive'),
     async () => await ensureCache(parts, escapedName),
   );
-  return await withLock(await lockFile(layout.cacheLock(escapedName), 'shared'), async () => {
+  return await withLock(await waitForLock(layout.cacheLock(escapedName), 'shared'), async () => {
     const path = layout.cache(escapedName);
     const original = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     try {
@@ -86,22 +89,29 @@ async function copyCurrent(
   });
 }
 
-/** Puts back what a killed release had set aside, or makes the cache. The caller holds its lock. */
+/** Puts back what a killed release had set aside, takes over what OBuilder left, or makes the cache. The caller holds its lock. */
 export async function ensureCache({ layout, copier }: StoreParts, escapedName: string): Promise<void> {
   const path = layout.cache(escapedName);
   if (await isDirectory(path)) return;
+  const sources = [layout.previousCache(escapedName), layout.obuilderCache(escapedName)];
+  for (const source of sources) if (source !== undefined && (await movedTo(copier, source, path))) return;
+  await copier.create(path);
+}
+
+async function movedTo(copier: TreeCopier, source: string, path: string): Promise<boolean> {
   try {
-    await copier.move(layout.previousCache(escapedName), path);
+    await copier.move(source, path);
+    return true;
   } catch (error) {
     if (errnoCode(error) !== 'ENOENT') throw error;
-    await copier.create(path);
+    return false;
   }
 }
 
 async function releaseCopy(parts: StoreParts, copy: CacheCopy): Promise<void> {
   const { layout, copier } = parts;
   try {
-    await withLock(await lockFile(layout.cacheLock(copy.escapedName), 'exclusive'), async () => {
+    await withLock(await waitForLock(layout.cacheLock(copy.escapedName), 'exclusive'), async () => {
       if (await isUnchanged(copy.original, layout.cache(copy.escapedName))) await replaceCache(parts, copy);
       else await discard(copier, copy.directory, layout.cachesTmp);
     });
@@ -123,15 +133,19 @@ async function isUnchanged(original: FileHandle, path: string): Promise<boolean>
 
 /** Between the two renames only `previous` exists; ensureCache and recovery put it back. */
 async function replaceCache(parts: StoreParts, copy: CacheCopy): Promise<void> {
-  const { layout, copier, checkpoint } = parts;
+  const { layout, copier, durability, checkpoint } = parts;
   const [path, previous] = [layout.cache(copy.escapedName), layout.previousCache(copy.escapedName)];
-  await copier.settle(copy.directory);
+  await durability.tree(copy.directory);
+  await checkpoint('cache-settled');
   await discard(copier, previous, layout.cachesTmp);
   await copier.move(path, previous);
   await checkpoint('cache-set-aside');
   await copier.move(copy.directory, path);
   await checkpoint('cache-replaced');
+  // The new content must be findable before the old one is destroyed.
+  await durability.names(layout.caches);
   await discard(copier, previous, layout.cachesTmp);
+  await checkpoint('cache-saved');
 }
 
 async function withLock<T>(lock: FileLock, action: () => Promise<T>): Promise<T> {

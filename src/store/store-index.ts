@@ -19,17 +19,19 @@ const BUSY_TIMEOUT_MS = 10_000;
 export class StoreIndex {
   readonly #path: string;
   readonly #db: Database.Database;
+  readonly #sync: boolean;
 
-  /** @throws {ObuilderError} STORE_INDEX, as every change does. */
-  constructor(path: string) {
+  /** Without `sync` nothing waits for the disk. @throws {ObuilderError} STORE_INDEX, as every change does. */
+  constructor(path: string, { sync = true }: { readonly sync?: boolean } = {}) {
     this.#path = path;
-    this.#db = openDatabase(path);
+    this.#sync = sync;
+    this.#db = openDatabase(path, sync ? 'NORMAL' : 'OFF');
   }
 
-  /** Records a result made now from `parent`. Doing so again renews it. */
+  /** Records a result made now from `parent`, durably. Doing so again renews it. */
   add(id: string, parent: string | undefined, now: Date): void {
     const time = timestamp(now);
-    this.#transaction(() => {
+    this.#durably(() => {
       const before = this.#parent(id);
       this.#db
         .prepare(
@@ -116,6 +118,16 @@ export class StoreIndex {
       .run(id, id);
   }
 
+  /** In this mode, and only in it, a commit waits for the disk. Uses are noted in the other: losing some to a power failure is no harm. */
+  #durably(change: () => void): void {
+    if (this.#sync) this.#db.pragma('synchronous = FULL');
+    try {
+      this.#transaction(change);
+    } finally {
+      if (this.#sync) this.#db.pragma('synchronous = NORMAL');
+    }
+  }
+
   #transaction(change: () => void): void {
     try {
       this.#db.transaction(change).immediate();
@@ -129,12 +141,12 @@ export class StoreIndex {
   }
 }
 
-function openDatabase(path: string): Database.Database {
+function openDatabase(path: string, synchronous: 'NORMAL' | 'OFF'): Database.Database {
   let db: Database.Database | undefined;
   try {
     db = new Database(path, { timeout: BUSY_TIMEOUT_MS });
     db.pragma('journal_mode = WAL');
-    db.pragma('synchronous = NORMAL');
+    db.pragma(`synchronous = ${synchronous}`);
     // OBuilder never enforces its foreign key, so its stores may hold rows whose parent is gone.
     db.pragma('foreign_keys = OFF');
     db.exec(SCHEMA);

@@ -18,6 +18,11 @@ export class StoreLayout {
   readonly storeLock: string;
   /** Held while opening, so that being alone stays true for as long as the opener needs it. */
   readonly openLock: string;
+  /** Passed through by every step that begins: who holds it keeps steps from beginning. */
+  readonly gateLock: string;
+  /** Held shared by every step that is being made: whoever gets it exclusively knows that there is none. */
+  readonly stepsLock: string;
+  readonly reserve: string;
   readonly indexDirectory: string;
   readonly index: string;
 
@@ -31,6 +36,9 @@ export class StoreLayout {
     this.locks = join(this.state, 'locks');
     this.storeLock = join(this.state, 'store.lock');
     this.openLock = join(this.state, 'open.lock');
+    this.gateLock = join(this.state, 'gate.lock');
+    this.stepsLock = join(this.state, 'steps.lock');
+    this.reserve = join(this.state, 'reserve');
     this.indexDirectory = join(this.state, 'db');
     this.index = join(this.indexDirectory, 'db.sqlite');
   }
@@ -63,6 +71,13 @@ export class StoreLayout {
 
   cache(escapedName: string): string {
     return join(this.caches, escapedName);
+  }
+
+  /** Where OBuilder's rsync store keeps the same cache: under its name as it is. Undefined for a name that it cannot have had there. */
+  obuilderCache(escapedName: string): string | undefined {
+    const name = escapedName.slice(CACHE_PREFIX.length);
+    const isPlain = !name.includes('%') && !/^\.*$/.test(name) && !name.startsWith(CACHE_PREFIX);
+    return isPlain ? join(this.caches, name) : undefined;
   }
 
   /** Where a cache's old content waits while the new one is put in its place. */
@@ -98,6 +113,8 @@ function checkedId(id: string): string {
   });
 }
 
+const CACHE_PREFIX = 'c-';
+
 /** Leaves room for the prefixes above in a file name of 255 bytes. */
 const ESCAPED_LENGTH_MAX = 200;
 
@@ -107,8 +124,8 @@ const ESCAPED_LENGTH_MAX = 200;
  */
 export function escapeCacheName(name: string): string {
   const escaped = [...Buffer.from(name, 'utf8')].map(escapeByte).join('');
-  if (escaped.length <= ESCAPED_LENGTH_MAX) return `c-${escaped}`;
-  return `c-${escaped.slice(0, 100)}%%${createHash('sha256').update(name).digest('hex')}`;
+  if (escaped.length <= ESCAPED_LENGTH_MAX) return `${CACHE_PREFIX}${escaped}`;
+  return `${CACHE_PREFIX}${escaped.slice(0, 100)}%%${createHash('sha256').update(name).digest('hex')}`;
 }
 
 function escapeByte(byte: number): string {

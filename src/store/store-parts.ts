@@ -2,28 +2,49 @@ import { randomUUID } from 'node:crypto';
 import { lstat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoCode } from '../errors.ts';
-import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
+import type { StoreDurability } from './store-durability.ts';
 import type { StoreIndex } from './store-index.ts';
 import type { StoreLayout } from './store-layout.ts';
+import type { StoreReserve } from './store-reserve.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
-/** A moment between two changes on disk. Crash tests stop there. */
+/** Moments between two changes on disk, in the order in which a build, a removal and a cache's use reach them. Crash tests stop there. */
+export const BUILD_CHECKPOINTS = [
+  'result-claimed',
+  'result-begun',
+  'result-filled',
+  'result-settled',
+  'result-indexed',
+  'result-moved',
+  'result-saved',
+] as const;
+export const REMOVAL_CHECKPOINTS = [
+  'result-set-aside',
+  'result-hidden',
+  'result-forgotten',
+  'result-removed',
+] as const;
+export const CACHE_CHECKPOINTS = [
+  'cache-claimed',
+  'cache-copied',
+  'cache-settled',
+  'cache-set-aside',
+  'cache-replaced',
+  'cache-saved',
+] as const;
+
 export type Checkpoint =
-  | 'result-begun'
-  | 'result-filled'
-  | 'result-indexed'
-  | 'result-saved'
-  | 'result-set-aside'
-  | 'result-forgotten'
-  | 'cache-copied'
-  | 'cache-set-aside'
-  | 'cache-replaced';
+  | (typeof BUILD_CHECKPOINTS)[number]
+  | (typeof REMOVAL_CHECKPOINTS)[number]
+  | (typeof CACHE_CHECKPOINTS)[number];
 
 /** What the parts of one open store share. */
 export interface StoreParts {
   readonly layout: StoreLayout;
   readonly copier: TreeCopier;
   readonly index: StoreIndex;
+  readonly durability: StoreDurability;
+  readonly reserve: StoreReserve;
   readonly checkpoint: (point: Checkpoint) => Promise<void>;
 }
 
@@ -65,33 +86,4 @@ export async function isDirectory(path: string): Promise<boolean> {
     if (errnoCode(error) === 'ENOENT') return false;
     throw error;
   }
-}
-
-/** The lock, or undefined when `signal` fires first. `onWait` is called when somebody else holds it. */
-export async function lockUnlessAborted(
-  path: string,
-  mode: 'shared' | 'exclusive',
-  signal: AbortSignal,
-  onWait: () => void = () => undefined,
-): Promise<FileLock | undefined> {
-  const free = tryLockFile(path, mode);
-  if (free !== undefined) return free;
-  if (signal.aborted) return undefined;
-  onWait();
-  const waiting = lockFile(path, mode);
-  return await new Promise((resolve, reject) => {
-    const giveUp = () => {
-      resolve(undefined);
-      // The wait itself cannot be broken off: give the lock back when it comes.
-      waiting.then(
-        (late) => late.release(),
-        () => undefined,
-      );
-    };
-    signal.addEventListener('abort', giveUp, { once: true });
-    waiting.then((held) => {
-      signal.removeEventListener('abort', giveUp);
-      resolve(held);
-    }, reject);
-  });
 }

@@ -1,8 +1,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { tryLockFile } from '../fs/file-lock.ts';
 import { ensureCache } from './store-caches.ts';
 import { isResultId, type StoreLayout } from './store-layout.ts';
+import { tryLock } from './store-locks.ts';
 import { discard, isDirectory, isSetAside, type StoreParts } from './store-parts.ts';
 
 /**
@@ -10,9 +10,14 @@ import { discard, isDirectory, isSetAside, type StoreParts } from './store-parts
  * Other processes may be using the store: only what no lock protects is touched.
  */
 export async function recover(parts: StoreParts): Promise<void> {
+  await sweep(parts);
+  await reconcileIndex(parts);
+}
+
+/** The first half: what is left in result-tmp and cache-tmp. */
+export async function sweep(parts: StoreParts): Promise<void> {
   await sweepResults(parts);
   await sweepCaches(parts);
-  await reconcileIndex(parts);
 }
 
 /** Only for who is alone with the store: a lock file that somebody has open must keep its name. */
@@ -69,7 +74,7 @@ async function reconcileIndex(parts: StoreParts): Promise<void> {
 
 /** Whoever holds the lock is alive and sees to it. */
 async function ifUnlocked(lockPath: string, action: () => Promise<void>): Promise<void> {
-  const lock = tryLockFile(lockPath, 'exclusive');
+  const lock = tryLock(lockPath, 'exclusive');
   if (lock === undefined) return;
   try {
     await action();

@@ -1,4 +1,5 @@
 import type { StepOutcome } from '../sandbox/sandbox.ts';
+import type { DiskSpace } from './store-space.ts';
 
 /** What the store knows about a result. */
 export interface ResultRecord {
@@ -9,6 +10,21 @@ export interface ResultRecord {
   readonly childCount: number;
   readonly createdAt: Date;
   readonly usedAt: Date;
+}
+
+/** What `Store.build` is to make. */
+export interface BuildRequest {
+  readonly id: string;
+  readonly base: string | undefined;
+  /** Hears what is waited for, as in `another process that is making this result (pid 12, since 13:14:15)`. */
+  readonly onWait?: (what: string) => void;
+}
+
+/** A store in which no step runs, in any process, and none begins before `resume`. */
+export interface PausedStore {
+  /** Removes what steps left in result-tmp and cache-tmp, and answers how many directories that were. */
+  sweep(): Promise<number>;
+  resume(): void;
 }
 
 /** Bytes on disk; what hard links share counts once. */
@@ -35,10 +51,11 @@ export interface Store {
    * (`result-tmp/ID`, holding `rootfs/` and, copied from the base, `env`); `fill` writes `log` there. On `ok` it is saved,
    * on anything else, or when `fill` throws, it is removed and nothing is recorded.
    * Another process may have made it while this one waited for the lock: then `fill` is not called and the answer is `loaded`.
-   * `onWait` is called once if there is such a wait.
+   * `onWait` is called if there is such a wait, or one for a paused store.
+   * @throws {ObuilderError} DISK_FULL
    */
   build(
-    request: { readonly id: string; readonly base: string | undefined; readonly onWait?: () => void },
+    request: BuildRequest,
     fill: (directory: string) => Promise<StepOutcome>,
     signal: AbortSignal,
   ): Promise<StepOutcome | { readonly status: 'loaded' }>;
@@ -63,11 +80,32 @@ export interface Store {
   /** Measures what is on disk: it reads every directory. */
   usage(): Promise<StoreUsage>;
 
-  /** Removes a result, the results made from it first. `removed` hears each id. */
+  /** Of the disk that it lies on. */
+  space(): Promise<DiskSpace>;
+
+  /**
+   * Keeps a saved result from being removed, by any process, until `release`; undefined when there is no such result.
+   * A killed process holds nothing.
+   */
+  hold(id: string): Promise<{ release(): void } | undefined>;
+
+  /** Removes a result, the results made from it first. `removed` hears each id. @throws {ObuilderError} RESULT_BUSY */
   delete(id: string, removed?: (id: string) => void): Promise<void>;
 
   /** Removes results not used since `before`, oldest first, at most `limit`, never one that others were made from. Answers how many. */
   prune(before: Date, limit: number, removed?: (id: string) => void): Promise<number>;
+
+  /** As `prune`, until so many bytes are free on the disk. */
+  makeRoom(freeBytes: number, before: Date, removed?: (id: string) => void): Promise<number>;
+
+  /** What `prune` would remove now, in its order. */
+  prunable(before: Date): string[];
+
+  /**
+   * Waits until no step runs. `onWait` is called if there is such a wait; it hears for whom, where that is known.
+   * Answers undefined when `signal` fires first.
+   */
+  pause(onWait: (holders: string) => void, signal: AbortSignal): Promise<PausedStore | undefined>;
 
   close(): void;
 }

@@ -19,7 +19,9 @@ export function createMockStore(root: string): Store {
   };
   const childrenOf = (id: string) =>
     [...results].filter(([, { base }]) => base === id).map(([child]) => child);
-  const isBusy = (id: string) => building.has(id) || [...building.values()].some(({ base }) => base === id);
+  const held = new Map<string, number>();
+  const isBusy = (id: string) =>
+    held.has(id) || building.has(id) || [...building.values()].some(({ base }) => base === id);
   const copyTree = (from: string, to: string) => {
     mkdirSync(to, { recursive: true });
     execFileSync('cp', ['-a', `${from}/.`, to]);
@@ -80,7 +82,7 @@ export function createMockStore(root: string): Store {
 
     async build(request, fill, signal) {
       pathOf(request.id);
-      if (building.has(request.id)) request.onWait?.();
+      if (building.has(request.id)) request.onWait?.('another process that is making this result');
       for (let other = building.get(request.id); other !== undefined; other = building.get(request.id)) {
         if (signal.aborted) return { status: 'cancelled' };
         await Promise.race([
@@ -138,6 +140,45 @@ export function createMockStore(root: string): Store {
         count++;
       }
       return Promise.resolve(count);
+    },
+
+    space: () => Promise.resolve({ freeBytes: 2 ** 40, totalBytes: 2 ** 40 }),
+
+    hold(id) {
+      if (!results.has(id)) return Promise.resolve(undefined);
+      held.set(id, (held.get(id) ?? 0) + 1);
+      let isHeld = true;
+      const release = () => {
+        const count = held.get(id) ?? 0;
+        if (isHeld && count > 1) held.set(id, count - 1);
+        else if (isHeld) held.delete(id);
+        isHeld = false;
+      };
+      return Promise.resolve({ release });
+    },
+
+    async makeRoom(freeBytes, before, removed) {
+      return freeBytes > 2 ** 40 ? await this.prune(before, Infinity, removed) : 0;
+    },
+
+    prunable(before) {
+      const left = new Map([...results].filter(([id]) => !isBusy(id)));
+      const taken: string[] = [];
+      for (;;) {
+        const isParent = (id: string) =>
+          [...results].some(([child, { base }]) => base === id && !taken.includes(child));
+        const [oldest] = [...left]
+          .filter(([id, { used }]) => used < before.getTime() && !isParent(id))
+          .sort(([, a], [, b]) => a.used - b.used);
+        if (oldest === undefined) return taken;
+        taken.push(oldest[0]);
+        left.delete(oldest[0]);
+      }
+    },
+
+    async pause() {
+      await Promise.all([...building.values()].map(({ ended }) => ended));
+      return { sweep: () => Promise.resolve(0), resume: () => undefined };
     },
 
     close: () => undefined,

@@ -208,7 +208,7 @@ describe.skipIf(whyNoMounts !== undefined)("OBuilder's commands", () => {
     const first = scratch.start(steps, { mode: 'bind' });
     await first.untilPrinted('begun\n');
     const second = scratch.start(steps, { mode: 'bind' });
-    await second.untilPrinted('Waiting for another process that is making this result\n');
+    await second.untilPrinted('Waiting for another process that is making this result');
     const tree = spawnSync('sh', ['-c', `touch "$(echo ${scratch.stateDir}/store/result-tmp/*)/rootfs/go"`]);
     expect(tree.status).toBe(0);
     expect((await first.done).stdout).toContain('saved as');

@@ -91,7 +91,7 @@ describe('waiting for another process', () => {
     const waits: Store = {
       ...store,
       async build(request, fill, signal) {
-        request.onWait?.();
+        request.onWait?.('another process that is making this result');
         await begun;
         return await store.build(request, fill, signal);
       },
