@@ -165,6 +165,7 @@ async function startMountProcess(request: PrefixLeaseRequest, files: PrefixFiles
     `${request.prefix}=${request.subdirectory || '.'}`,
     `--scoreboard=${request.scoreboard}`,
     `--state-dir=${request.stateDir}`,
+    '--map-owner', // results belong to one build user, and serve all
     '--leased',
   ];
   await startInBackground([command, ...args, ...mountArgs], files.log);

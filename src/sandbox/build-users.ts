@@ -39,9 +39,13 @@ export function buildUserName(uid: number): string {
   return `mac${uid}`;
 }
 
+export function isSystemUid(uid: number): boolean {
+  return uid < uidMin;
+}
+
 /** @throws {ObuilderError} NOT_A_BUILD_USER for root, a system uid or what is no uid at all. */
 export function refuseSystemUid(uid: number): void {
-  if (Number.isInteger(uid) && uid >= uidMin && uid < 2 ** 31) return;
+  if (Number.isInteger(uid) && !isSystemUid(uid) && uid < 2 ** 31) return;
   throw new ObuilderError('NOT_A_BUILD_USER', `uid ${uid}: not for a build user, the system keeps it`, {
     hint: `choose another --uid, ${uidMin} or above`,
   });

@@ -33,6 +33,10 @@ export function createMountedPrefix(request: PrefixLeaseRequest): MountedPrefix 
   }
 
   return {
+    async mapsOwners() {
+      return (await lease()).record.mapOwner;
+    },
+
     async open(uid, rootfs): Promise<OpenPrefixView> {
       const mount = await lease();
       const { record, lost } = mount;

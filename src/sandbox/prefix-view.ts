@@ -2,6 +2,9 @@
  * What a sandbox needs of the mounted prefix. Implemented over the mount's supervisor, which this folder knows nothing of.
  */
 export interface PrefixView {
+  /** Whether it shows a tree to any build user as its own, whoever it belongs to. Throws as `open`. */
+  mapsOwners(): Promise<boolean>;
+
   /**
    * Makes sure that the prefix is mounted and that `uid` sees `rootfs` (its `local`) there from now on.
    * One view per uid at a time: the caller has claimed the uid.

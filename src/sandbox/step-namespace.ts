@@ -36,6 +36,8 @@ export interface NamespaceOptions {
   readonly staging: string;
   readonly caches: StepCommand['caches'];
   readonly secrets: StepCommand['secrets'];
+  /** A mount namespace in which the trees are the user's, where they are not so in this one. */
+  readonly startFrom: string | undefined;
 }
 
 /** A mount that the spec asked for and the tree does not allow: the step's own failure. */
@@ -169,7 +171,10 @@ function enterCommand(pid: number, user: BuildUser, login: readonly string[]): s
 
 function startHelper(options: NamespaceOptions): ChildProcessWithoutNullStreams {
   const unshare = ['--mount', '--propagation', 'private', '--'];
-  const helper = spawn('unshare', [...unshare, '/bin/sh', '-c', mountScript, ...mountArguments(options)], {
+  const enter = options.startFrom === undefined ? [] : ['nsenter', `--mount=${options.startFrom}`, '--'];
+  const script = ['/bin/sh', '-c', mountScript, ...mountArguments(options)];
+  const [command = '', ...args] = [...enter, 'unshare', ...unshare, ...script];
+  const helper = spawn(command, args, {
     cwd: '/',
     detached: true, // a group of its own, to be killed as one
     env: { PATH: systemPath, LC_ALL: 'C' },

@@ -418,6 +418,7 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
       const lost = new AbortController();
       const calls: string[] = [];
       const prefixView = {
+        mapsOwners: () => Promise.resolve(true),
         async open(viewUid: number, tree: string) {
           calls.push(`open ${viewUid} ${tree}`);
           const close = () => Promise.resolve(void calls.push('close'));
