@@ -15,6 +15,7 @@
 #include "idmap.h"
 #include "js_values.h"
 #include "session.h"
+#include "tree_clone.h"
 
 namespace obfs {
 
@@ -27,11 +28,13 @@ struct Mount {
   Napi::ThreadSafeFunction ended;
 };
 
-/** The mounts of one environment (main thread or worker): those left when it ends are taken away with it. */
+/** What one environment (main thread or worker) has under way: mounts and clones left when it ends are ended with it. */
 struct Environment {
   std::unordered_set<Mount*> mounts;
+  std::unordered_set<std::shared_ptr<CloneControl>> clones;
 
   ~Environment() {
+    for (const auto& clone : clones) clone->is_cancelled = true;
     for (Mount* const mount : mounts) {
       (void)unmount_prefix(mount->prefix, UnmountMode::kAbort);
       delete mount;
@@ -257,6 +260,50 @@ Napi::Value open_mapped_namespace_for(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+/** What JavaScript holds of a clone: {finished, cancel(), progress()}. */
+Napi::Object clone_handle(const Napi::Env env, const std::shared_ptr<CloneControl>& control, Napi::Promise finished) {
+  auto handle = Napi::Object::New(env);
+  handle.Set("finished", finished);
+  handle.Set("cancel",
+             Napi::Function::New(env, [control](const Napi::CallbackInfo&) { control->is_cancelled = true; }));
+  handle.Set("progress", Napi::Function::New(env, [control](const Napi::CallbackInfo& info) {
+               auto counted = Napi::Object::New(info.Env());
+               counted.Set("files", static_cast<double>(control->files));
+               counted.Set("bytes", static_cast<double>(control->bytes));
+               return counted;
+             }));
+  return handle;
+}
+
+/** cloneTree(source, target): works on threads of its own; a system error names the file. */
+Napi::Value start_clone(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsString() || !info[1].IsString()) {
+    throw Napi::TypeError::New(env, "cloneTree takes a source and a target");
+  }
+  const std::string source = info[0].As<Napi::String>();
+  const std::string target = info[1].As<Napi::String>();
+  const auto control = std::make_shared<CloneControl>();
+  const auto promise = std::make_shared<Napi::Promise::Deferred>(env);
+  auto* const environment = env.GetInstanceData<Environment>();
+  const auto nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
+  auto settle = Napi::ThreadSafeFunction::New(env, nothing, "obuilder-fs clone", 0, 1);
+  environment->clones.insert(control);
+  std::thread([source, target, control, promise, environment, settle]() mutable {
+    const auto failure = clone_tree(source, target, *control);
+    const napi_status told = settle.BlockingCall([=](Napi::Env js, Napi::Function) {
+      environment->clones.erase(control);
+      if (failure) {
+        promise->Reject(system_error(js, failure->error, failure->syscall, failure->path).Value());
+      } else {
+        promise->Resolve(js.Undefined());
+      }
+    });
+    if (told != napi_closing) settle.Release();  // after closing it is not ours to touch
+  }).detach();
+  return clone_handle(env, control, promise->Promise());
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment);
   exports.Set("startMount", Napi::Function::New(env, start_mount));
@@ -267,6 +314,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("flockTry", Napi::Function::New(env, flock_try));
   exports.Set("openMappedNamespace", Napi::Function::New(env, open_mapped_namespace_for));
   exports.Set("flockWait", Napi::Function::New(env, flock_wait));
+  exports.Set("cloneTree", Napi::Function::New(env, start_clone));
   return exports;
 }
 

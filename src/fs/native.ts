@@ -24,6 +24,11 @@ export interface NativeAddon {
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
   /**
+   * Fills the existing empty directory `target` with a copy of `source` whose files share their storage with the originals, on threads of
+   * its own. Fails with EXDEV between file systems, EOPNOTSUPP where the file system cannot share, ECANCELED when cancelled.
+   */
+  cloneTree(source: string, target: string): NativeClone;
+  /**
    * Resolves to a descriptor of a mount namespace like this one but for the owners of these trees; the caller closes it. Rejects
    * with EINVAL, EPERM, ENOSYS or ENOSPC where kernel, file system or machine do not allow it.
    */
@@ -37,6 +42,13 @@ export interface MappedTree {
   readonly storedGid: number;
   readonly shownUid: number;
   readonly shownGid: number;
+}
+
+/** A clone that is under way. */
+export interface NativeClone {
+  readonly finished: Promise<void>;
+  cancel(): void;
+  progress(): { readonly files: number; readonly bytes: number };
 }
 
 /** What happened in one tree since it was first used. */

@@ -1,0 +1,285 @@
+#include "tree_clone.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "entry_clone.h"
+#include "os_calls.h"
+#include "unique_fd.h"
+
+namespace obfs {
+
+namespace {
+
+using entry_clone::CallFailure;
+using entry_clone::CallStatus;
+using entry_clone::DirectoryPair;
+
+constexpr unsigned kThreadsMin = 2;
+/** More only wait for one another inside the file system. */
+constexpr unsigned kThreadsMax = 8;
+/** Paths are opened in pieces below this: a tree may be deeper than one path can tell. */
+constexpr size_t kPieceLengthMax = 4000;
+
+/** Opens the directory at `path` ("" for the root itself) below `root`, through no link. */
+Result<UniqueFd> open_directory(int root, const std::string& path) {
+  constexpr int kFlags = O_RDONLY | O_DIRECTORY;
+  if (path.empty()) return os::open_at(root, ".", kFlags);
+  UniqueFd reached;
+  size_t begin = 0;
+  while (begin < path.size()) {
+    size_t end = path.size();
+    if (end - begin > kPieceLengthMax) end = path.rfind('/', begin + kPieceLengthMax);
+    auto next =
+        os::open_beneath(reached.is_open() ? reached.get() : root, path.substr(begin, end - begin).c_str(), kFlags);
+    if (!next.ok()) return next.failure();
+    reached = std::move(*next);
+    begin = end + 1;
+  }
+  return reached;
+}
+
+std::string path_below(const std::string& directory, const char* name) {
+  return directory.empty() ? std::string(name) : directory + "/" + name;
+}
+
+/** What every thread takes from and adds to: directories by their paths, so that no descriptor is held for what waits. */
+class WorkList {
+ public:
+  void add(std::string directory) {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(directory));
+    changed_.notify_one();
+  }
+
+  /** The newest directory, or none when all work is done or given up. Each one taken is to be marked done. */
+  std::optional<std::string> take() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !waiting_.empty() || under_way_ == 0 || is_given_up_; });
+    if (waiting_.empty() || is_given_up_) return {};
+    std::string taken = std::move(waiting_.back());
+    waiting_.pop_back();
+    ++under_way_;
+    return taken;
+  }
+
+  void mark_done() {
+    const std::lock_guard lock(mutex_);
+    if (--under_way_ == 0 && waiting_.empty()) changed_.notify_all();
+  }
+
+  void give_up() {
+    const std::lock_guard lock(mutex_);
+    is_given_up_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // All under mutex_:
+  std::vector<std::string> waiting_;
+  size_t under_way_ = 0;
+  bool is_given_up_ = false;
+};
+
+/** Further names of files that were met before. They are made last, when every first name is there. */
+class HardLinks {
+ public:
+  struct Link {
+    std::string first;
+    std::string directory;
+    std::string name;
+  };
+
+  /** Whether this name of a file with several is the first that was met; others are noted. */
+  bool is_first(const struct stat& attr, const std::string& directory, const char* name) {
+    const std::lock_guard lock(mutex_);
+    const auto [known, is_new] = first_names_.try_emplace({attr.st_dev, attr.st_ino}, path_below(directory, name));
+    if (!is_new) links_.push_back({known->second, directory, name});
+    return is_new;
+  }
+
+  /** Only once all threads have ended. */
+  const std::vector<Link>& links() const { return links_; }
+
+ private:
+  std::mutex mutex_;
+  // Both under mutex_ while threads run:
+  std::map<std::pair<dev_t, ino_t>, std::string> first_names_;
+  std::vector<Link> links_;
+};
+
+class TreeClone {
+ public:
+  TreeClone(std::string source, std::string target, CloneControl& control)
+      : source_(std::move(source)), target_(std::move(target)), control_(control) {}
+
+  std::optional<CloneFailure> run() {
+    if (open_roots()) {
+      work_.add("");
+      run_threads();
+    }
+    if (!failure_) make_links();
+    return failure_;
+  }
+
+ private:
+  struct Opened {
+    UniqueFd from;
+    UniqueFd to;
+    struct stat attr;
+    DirectoryPair pair() const { return {from.get(), to.get()}; }
+  };
+
+  bool open_roots() {
+    from_root_ = UniqueFd(open(source_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!from_root_.is_open()) return fail(call_failed("open"), source_);
+    to_root_ = UniqueFd(open(target_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!to_root_.is_open()) return fail(call_failed("open"), target_);
+    const CallStatus failed = entry_clone::forget_inherited(to_root_.get());
+    return failed ? fail(*failed, target_) : true;
+  }
+
+  void run_threads() {
+    const unsigned count = std::clamp(std::thread::hardware_concurrency(), kThreadsMin, kThreadsMax);
+    std::vector<std::thread> threads;
+    for (unsigned i = 0; i < count; ++i) threads.emplace_back([this] { work(); });
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  /** A thread's life. */
+  void work() {
+    try {
+      if (const CallStatus failed = entry_clone::prepare_thread()) {
+        fail(*failed, target_);
+        return;
+      }
+      while (const auto directory = work_.take()) {
+        clone_directory(*directory);
+        work_.mark_done();
+      }
+    } catch (const std::exception&) {
+      fail({ENOMEM, "clone"}, source_);
+    }
+  }
+
+  void clone_directory(const std::string& path) {
+    std::optional<Opened> opened = open_pair(path);
+    if (!opened || !clone_entries(*opened, path)) return;
+    if (const CallStatus failed = entry_clone::finish_directory(opened->pair(), opened->attr))
+      fail(*failed, target_path(path));
+  }
+
+  std::optional<Opened> open_pair(const std::string& path) {
+    auto from = open_directory(from_root_.get(), path);
+    if (!from.ok()) return fail({from.error(), "open"}, source_path(path)), std::nullopt;
+    auto to = open_directory(to_root_.get(), path);
+    if (!to.ok()) return fail({to.error(), "open"}, target_path(path)), std::nullopt;
+    Opened opened{std::move(*from), std::move(*to), {}};
+    if (fstat(opened.from.get(), &opened.attr) != 0) return fail(call_failed("fstat"), source_path(path)), std::nullopt;
+    return opened;
+  }
+
+  bool clone_entries(const Opened& opened, const std::string& path) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(dup(opened.from.get())), closedir);
+    if (entries == nullptr) return fail(call_failed("opendir"), source_path(path));
+    for (errno = 0; const dirent* entry = readdir(entries.get()); errno = 0) {
+      const char* const name = entry->d_name;
+      if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+      if (control_.is_cancelled) return fail({ECANCELED, "clone"}, source_path(path));
+      if (is_failed_) return false;
+      const CallStatus failed = clone_entry(opened.pair(), path, name);
+      if (failed) return fail(*failed, source_path(path_below(path, name)));
+    }
+    return errno == 0 || fail(call_failed("readdir"), source_path(path));
+  }
+
+  CallStatus clone_entry(DirectoryPair at, const std::string& directory, const char* name) {
+    struct stat attr;
+    if (fstatat(at.from, name, &attr, AT_SYMLINK_NOFOLLOW) != 0) return entry_clone::call_failed("fstatat");
+    if (S_ISDIR(attr.st_mode)) {
+      if (mkdirat(at.to, name, S_IRWXU) != 0) return entry_clone::call_failed("mkdir");
+      work_.add(path_below(directory, name));
+      return {};
+    }
+    ++control_.files;
+    if (attr.st_nlink > 1 && !links_.is_first(attr, directory, name)) return {};
+    control_.bytes += static_cast<uint64_t>(attr.st_size);
+    return entry_clone::clone_file(at, name, attr);
+  }
+
+  void make_links() {
+    std::set<std::string> changed;
+    for (const HardLinks::Link& link : links_.links()) {
+      if (!make_link(link)) return;
+      changed.insert(link.directory);
+    }
+    for (const std::string& directory : changed) {
+      const auto opened = open_pair(directory);
+      if (!opened) return;
+      const CallStatus failed = entry_clone::restore_times(opened->to.get(), opened->attr);
+      if (failed) return void(fail(*failed, target_path(directory)));
+    }
+  }
+
+  bool make_link(const HardLinks::Link& link) {
+    const size_t slash = link.first.rfind('/');
+    const bool is_at_top = slash == std::string::npos;
+    const auto first = open_directory(to_root_.get(), is_at_top ? "" : link.first.substr(0, slash));
+    const auto directory = open_directory(to_root_.get(), link.directory);
+    const std::string path = target_path(path_below(link.directory, link.name.c_str()));
+    if (!first.ok()) return fail({first.error(), "open"}, path);
+    if (!directory.ok()) return fail({directory.error(), "open"}, path);
+    const std::string first_name = is_at_top ? link.first : link.first.substr(slash + 1);
+    const int linked = linkat(first->get(), first_name.c_str(), directory->get(), link.name.c_str(), 0);
+    return linked == 0 || fail(call_failed("link"), path);
+  }
+
+  /** Ends the work of all threads; the first failure is the one that is told. Always false. */
+  bool fail(CallFailure failure, std::string path) {
+    {
+      const std::lock_guard lock(failure_mutex_);
+      if (!failure_) failure_ = CloneFailure{failure.error, failure.syscall, std::move(path)};
+    }
+    is_failed_ = true;
+    work_.give_up();
+    return false;
+  }
+
+  static CallFailure call_failed(const char* syscall) { return entry_clone::call_failed(syscall); }
+  std::string source_path(const std::string& path) const { return path.empty() ? source_ : source_ + "/" + path; }
+  std::string target_path(const std::string& path) const { return path.empty() ? target_ : target_ + "/" + path; }
+
+  const std::string source_;
+  const std::string target_;
+  CloneControl& control_;
+  UniqueFd from_root_;
+  UniqueFd to_root_;
+  WorkList work_;
+  HardLinks links_;
+  std::atomic<bool> is_failed_ = false;
+  std::mutex failure_mutex_;
+  std::optional<CloneFailure> failure_;  // under failure_mutex_ while threads run
+};
+
+}  // namespace
+
+std::optional<CloneFailure> clone_tree(const std::string& source, const std::string& target, CloneControl& control) {
+  return TreeClone(source, target, control).run();
+}
+
+}  // namespace obfs
