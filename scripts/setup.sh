@@ -55,7 +55,7 @@ install_system() {
   require_node
   [ -e /dev/fuse ] || fail '/dev/fuse is missing; load the module ("modprobe fuse"), or give the container the device'
   require_packages g++=g++ make=make cmake=cmake pkg-config=pkg-config python3=python3 rsync=rsync \
-    /usr/include/fuse3/fuse_lowlevel.h=libfuse3-dev unshare=util-linux useradd=passwd su=util-linux tar=tar
+    /usr/include/fuse3/fuse_lowlevel.h=libfuse3-dev unshare=util-linux useradd=passwd su=util-linux tar=tar ip=iproute2
 }
 
 install_modules() {

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import type { StepCommand, StepOutcome } from '../sandbox/sandbox.ts';
+import { errnoCode } from '../errors.ts';
+import type { StepCommand, StepOutcome, StepPath } from '../sandbox/sandbox.ts';
 import { bufferOf, textOf } from '../spec/byte-string.ts';
 import type { RunOp } from '../spec/spec.ts';
 import { cachePlaceOf, placeOf, type BuildContext } from './build-context.ts';
@@ -35,7 +36,7 @@ export function runStep(
         env: env.map(([name, value]) => [textOf(name), textOf(value)] as const),
         network: network.map(textOf),
         secrets: mounted.map(({ target, value }) => ({
-          target: host.sandbox.locate(placeOf(context, target)),
+          target: secretTarget(host, placeOf(context, target)),
           value: bufferOf(value),
         })),
       };
@@ -49,6 +50,16 @@ export function runStep(
         );
     },
   };
+}
+
+/** Outside of where a step works, a secret is not at its target but with the others, which every step can ask for. */
+function secretTarget({ sandbox }: StepHost, path: StepPath): string {
+  try {
+    return sandbox.locate(path);
+  } catch (error) {
+    if (errnoCode(error) !== 'PATH_OUTSIDE' || path.from === 'root') throw error;
+    return path.path;
+  }
 }
 
 /** Gives `action` private copies of the caches. They are released however it ends: a failed step's downloads are worth keeping. */

@@ -19,8 +19,12 @@ export interface StepCommand {
   /** Where it starts, from `locate`; made first where it is missing. */
   readonly cwd: string;
   readonly env: readonly (readonly [name: string, value: string])[];
-  /** What the spec's `(network …)` says; a sandbox that cannot isolate the network ignores it. */
+  /** What the spec's `(network …)` says: nothing, or `host`. A sandbox that cannot isolate the network ignores it. */
   readonly network: readonly string[];
+  /**
+   * Files of the step alone, all in the directory that its OBUILDER_SECRETS_DIR names, each under the last component of its target.
+   * A target from `locate` shows the file there too.
+   */
   readonly secrets: readonly { readonly target: string; readonly value: Uint8Array }[];
   /** `directory` is the step's private copy of the cache, `target` where the step sees it, from `locate`. */
   readonly caches: readonly { readonly target: string; readonly directory: string }[];

@@ -1,5 +1,7 @@
 import type { BuildUser } from './build-users.ts';
 import type { StepCommand, StepOutcome } from './sandbox.ts';
+import type { StepPlaces } from './step-places.ts';
+import { secretsDirectory, secretsVariable } from './step-secrets.ts';
 
 /**
  * Runs as the build user, in its login shell, with the working directory, the environment and the command as arguments, so nothing
@@ -16,8 +18,10 @@ exec /usr/bin/env -- "$@"
 `;
 
 /** What a login shell is given to run the command: a script, its name and its arguments. */
-export function loginArguments(command: StepCommand, tmpPath: string): string[] {
-  const env = [['TMPDIR', tmpPath] as const, ...command.env];
+export function loginArguments(command: StepCommand, places: StepPlaces): string[] {
+  const secrets = [[secretsVariable, secretsDirectory(places)] as const];
+  const own = [...(command.secrets.length > 0 ? secrets : []), ['TMPDIR', places.tmpPath] as const];
+  const env = [...own, ...command.env];
   const assignments = env.map(([name, value]) => `${name}=${value}`);
   return [loginScript, 'obuilder-fs-step', command.cwd, ...assignments, ...command.argv];
 }

@@ -1,21 +1,26 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
-import { basename, dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { ObuilderError } from '../errors.ts';
 import type { BuildUser } from './build-users.ts';
 import type { StepCommand } from './sandbox.ts';
-import { splitPlace, type StepPlaces } from './step-places.ts';
+import { isLocated, splitPlace, type StepPlaces } from './step-places.ts';
+import { refusedSecrets, secretName, secretsDirectory } from './step-secrets.ts';
 import { untilAborted } from '../os/until-aborted.ts';
 
 /**
- * The mount namespace of one step. A helper process makes it, mounts everything and then only holds it open; the step is a process
- * of its own that enters it as the build user. So the step's exit status is its own, a failed mount is never mistaken for a failed
- * step, and no program of root's runs once the step's files are in view: the helper's last mount is the one over the prefix.
+ * The namespaces of one step: mounts, processes, System V and POSIX objects, and the network unless it is the host's. A helper
+ * makes them, mounts everything, and then holds them open as their first process; the step is a process of its own that enters
+ * them as the build user. So the step's exit status is its own, a failed mount is never mistaken for a failed step, and no program
+ * of root's is started once the step's files are in view: the helper's last mount is the one over the prefix.
+ *
+ * When the helper ends, for whatever reason, our own death among them, the kernel kills every process in there with it.
  */
 export interface StepNamespace {
-  /** The argv that runs a login shell in the namespace as the build user, without any privilege. */
+  /** The argv that runs a login shell in there as the build user, without any privilege or a way to get one. */
   enter(login: readonly string[]): string[];
-  /** Lets go of the namespace; its mounts are gone when the last process in it is. */
+  /** Ends the helper and with it every process in there; the mounts go with the last one. Idempotent. */
+  endProcesses(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -30,14 +35,13 @@ export interface NamespaceOptions {
   readonly rootfs: string;
   readonly places: StepPlaces;
   readonly cover: PrefixCover;
-  /** The step's private directory for temporary files. */
+  /** The step's private directory for temporary files: its TMPDIR. */
   readonly tmpDirectory: string;
   /** An empty directory of root's; in the namespace alone a tmpfs is mounted there. */
   readonly staging: string;
   readonly caches: StepCommand['caches'];
   readonly secrets: StepCommand['secrets'];
-  /** A mount namespace in which the trees are the user's, where they are not so in this one. */
-  readonly startFrom: string | undefined;
+  readonly network: StepCommand['network'];
 }
 
 /** A mount that the spec asked for and the tree does not allow: the step's own failure. */
@@ -49,33 +53,36 @@ export interface Refusal {
 export const systemPath = '/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * Runs as root in the new namespace. Everything variable is a positional argument or on standard input (the secrets' values).
- * Answers `ready`, or `refused WHY`, then waits for the end of its input.
+ * Runs as root in the new namespaces, as their first process, which bash is for: it reaps the step's orphans. Everything variable
+ * is a positional argument or on standard input (the secrets' values). Answers `ready`, or `refused WHY`, then waits for the end
+ * of its input.
  *
  * The tree is hostile: a link in it must not lead a mount of root's elsewhere. So mount points are made as the build user, and a
  * mount is made only where the physical path has been seen to lie below the place it was asked for. Nothing can change in
  * between: the user's processes are gone and the step has not begun.
  *
- * The cover is put together at the staging place and moved over the prefix last, for from then on the dynamic linker might
- * take a library from there.
+ * All sources are bound at the staging place first, for the private places may hide where they come from. Descriptor 9 stays the
+ * way there. What the machine has mounted is then made read-only: directories that everybody may write are private to the step
+ * (/tmp, /var/tmp, /dev/shm) or not to be written at all. The cover of the prefix is moved there last, for from then on the
+ * dynamic linker might take a library from it.
  */
 export const mountScript = `
 set -eu
 umask 077
-uid=$1 gid=$2 rootfs=$3 home=$4 tmp=$5 tmpTarget=$6 staging=$7 prefix=$8 coverKind=$9
-shift 9
-cover=$1
-shift
+uid=$1 gid=$2 rootfs=$3 home=$4 tmp=$5 tmpTarget=$6 staging=$7 prefix=$8 coverKind=$9 cover=\${10} network=\${11}
+shift 11
 
 refuse() { printf 'refused %s\\n' "$*" | tr '\\n' ' '; exit 0; }
 asUser() (
   umask 022
   exec setpriv --reuid "$uid" --regid "$gid" --clear-groups --inh-caps=-all -- "$@" </dev/null
 )
-bind() { mount -c -o "bind,nosuid,nodev$3" -- "$1" "$2"; }
+bind() { mount -n -c -o "bind,nosuid,nodev$3" -- "$1" "$2"; }
+place() { mount -n -c --move -- "/proc/self/fd/9/$1" "$2"; }
 
-# Goes to directory $2, relative to $1, made where missing.
+# Goes to directory $2, relative to $1, made where missing; $1 is at the staging place when it is no absolute path.
 enterBelow() {
+  cd /proc/self/fd/9
   cd -P -- "$1"
   top=$(pwd -P)
   said=$(asUser mkdir -p -- "./$2" 2>&1) || refuse "$said"
@@ -84,97 +91,157 @@ enterBelow() {
   case $here/ in "$top"/*) ;; *) refuse "$2: leads to $here" ;; esac
 }
 
-mount -t tmpfs -o mode=0700,nosuid,nodev,noexec obuilder-fs "$staging"
-bind "$rootfs" "$home" ''
-bind "$tmp" "$tmpTarget" ''
+isPrivate() { case $1/ in /tmp/* | /var/tmp/* | /dev/shm/*) ;; *) false ;; esac }
+
+# What the machine has mounted there, with everything below it, is made read-only or else taken out of view.
+makeReadOnly() {
+  local point flags rest type
+  while read -r _ _ _ _ point flags rest; do
+    type=\${rest#*- } type=\${type%% *} point=$(printf '%b' "$point")
+    case $type in
+    proc | sysfs | devpts | mqueue | nsfs | autofs | cgroup | cgroup2 | bpf | *tracefs | *debugfs | securityfs | pstore | configfs | fusectl | binfmt_misc | efivarfs | rpc_pipefs) continue ;;
+    esac
+    case $flags in ro | ro,*) continue ;; esac
+    flags=\${flags/#rw/ro}
+    mount -n -c -o "remount,bind,\${flags/,idmapped/}" -- "$point" 2>/dev/null || umount -n -c -l -- "$point"
+  done <<<"$1"
+}
+
+machine=$(</proc/self/mountinfo)
+[ "$network" = host ] || ip link set lo up
+
+mount -n -t tmpfs -o mode=0700,nosuid,nodev,noexec obuilder-fs "$staging"
+cd "$staging"
+exec 9<.
+mkdir home own-tmp tmp var-tmp prefix
+bind "$rootfs" home ''
+bind "$tmp/own" own-tmp ''
+bind "$tmp/tmp" tmp ''
+bind "$tmp/var-tmp" var-tmp ''
 
 case $coverKind in
-directory)
-  mkdir "$staging/prefix"
-  bind "$cover" "$staging/prefix" ''
-  ;;
+directory) bind "$cover" prefix '' ;;
 local)
-  mkdir "$staging/prefix"
-  cd -P -- "$home"
-  top=$(pwd -P)
   # Without a usable local the prefix is closed to the step, as the mounted prefix would be.
-  if [ -d local ] && [ ! -L local ]; then
-    bind "$top/local" "$staging/prefix" ''
+  if [ -d home/local ] && [ ! -L home/local ]; then
+    bind home/local prefix ''
   else
-    mount -t tmpfs -o mode=0000,ro,nosuid,nodev obuilder-fs "$staging/prefix"
+    mount -n -t tmpfs -o mode=0000,ro,nosuid,nodev obuilder-fs prefix
   fi
   ;;
+none) if isPrivate "$prefix"; then bind "$prefix" prefix ',ro'; fi ;;
 esac
 
 caches=$1
 shift
-while [ "$caches" -gt 0 ]; do
-  enterBelow "$1" "$2"
-  [ "$here" != "$top" ] || refuse "$2: a cache cannot cover all of $1"
-  bind "$3" "$here" ''
-  shift 3
-  caches=$((caches - 1))
+for ((i = 0; i < caches; i++)); do
+  mkdir "cache-$i"
+  bind "\${@:3 * i + 3:1}" "cache-$i" ''
 done
 
-secrets=$1
-shift
-while [ "$secrets" -gt 0 ]; do
+makeReadOnly "$machine"
+mount -n -t proc -o nosuid,nodev,noexec,hidepid=2 proc /proc
+[ -L /dev/shm ] || [ ! -d /dev/shm ] || mount -n -t tmpfs -o mode=1777,nosuid,nodev obuilder-fs /dev/shm
+[ ! -d /dev/mqueue ] || mount -n -t mqueue -o nosuid,nodev,noexec mqueue /dev/mqueue
+[ -L /tmp ] || [ ! -d /tmp ] || place tmp /tmp
+[ -L /var/tmp ] || [ ! -d /var/tmp ] || place var-tmp /var/tmp
+# Mount points that the private places hide now.
+for point in "$home" "$tmpTarget" "$prefix"; do
+  if isPrivate "$point"; then (umask 022; mkdir -p -- "$point"); fi
+done
+place home "$home"
+place own-tmp "$tmpTarget"
+
+for ((i = 0; i < caches; i++)); do
   enterBelow "$1" "$2"
-  [ -e "$here/$3" ] || said=$(asUser touch -- "$here/$3" 2>&1) || refuse "$said"
-  [ -f "$here/$3" ] && [ ! -L "$here/$3" ] || refuse "$3: not a regular file"
-  secret=$staging/secret-$secrets
+  [ "$here" != "$top" ] || refuse "$2: a cache cannot cover all of $1"
+  place "cache-$i" .
+  shift 3
+done
+
+secrets=$1 secretsDirectory=$2
+shift 2
+if [ "$secrets" -gt 0 ]; then
+  mkdir -m 0755 "/proc/self/fd/9/secrets"
+  mkdir -p -m 0755 "$secretsDirectory"
+fi
+for ((i = 0; i < secrets; i++)); do
+  secret=/proc/self/fd/9/secrets/$3
   head -c "$4" >"$secret"
   chown "$uid:$gid" "$secret"
   chmod 0400 "$secret"
-  bind "$secret" "$here/$3" ',ro,noexec'
+  if [ "$1" != '' ]; then
+    enterBelow "$1" "$2"
+    [ -e "./$3" ] || said=$(asUser touch -- "./$3" 2>&1) || refuse "$said"
+    [ -f "./$3" ] && [ ! -L "./$3" ] || refuse "$3: not a regular file"
+    bind "$secret" "./$3" ',ro,noexec'
+  fi
   shift 4
-  secrets=$((secrets - 1))
 done
+[ "$secrets" = 0 ] || bind /proc/self/fd/9/secrets "$secretsDirectory" ',ro,noexec'
 
 cd /
-case $coverKind in directory | local) mount --move "$staging/prefix" "$prefix" ;; esac
+if [ "$coverKind" != none ] || isPrivate "$prefix"; then place prefix "$prefix"; fi
+exec 9<&-
 echo ready
 read -r end || exit 0
 `;
 
 /**
- * Makes the namespace of one step. Undefined when `signal` fired first; nothing is left of it then.
+ * Makes the namespaces of one step. Undefined when `signal` fired first; nothing is left of them then.
  * @throws {ObuilderError} NAMESPACE_FAILED when the host refuses a mount.
  */
 export async function openStepNamespace(
   options: NamespaceOptions,
   signal: AbortSignal,
 ): Promise<StepNamespace | Refusal | undefined> {
+  const refused = unsupportedNetwork(options.network) ?? refusedSecrets(options.secrets);
+  if (refused !== undefined) return { refused };
   const helper = startHelper(options);
   const answer = await untilAborted(answerOf(helper), signal);
-  if (answer === undefined) {
-    await closeHelper(helper);
-    return undefined;
-  }
+  if (answer?.stdout !== 'ready\n') await killHelper(helper);
+  if (answer === undefined) return undefined;
   if (answer.stdout.startsWith('refused ')) {
-    await closeHelper(helper);
     return { refused: answer.stdout.slice('refused '.length).trim() };
   }
   if (answer.stdout !== 'ready\n') throw namespaceFailed(options, answer.stderr);
   return {
-    enter: (login) => enterCommand(helper.pid ?? 0, options.user, login),
+    enter: (login) => enterCommand(helper.pid ?? 0, options, login),
+    endProcesses: () => closeHelper(helper),
     close: () => closeHelper(helper),
   };
 }
 
-/** nsenter and not su: it becomes the step itself, so how the step ends is seen exactly, and no session of PAM's is opened. */
-function enterCommand(pid: number, user: BuildUser, login: readonly string[]): string[] {
+/** As OBuilder has it: without a word the step is alone with itself, `(network host)` gives it the machine's. */
+function unsupportedNetwork(network: readonly string[]): string | undefined {
+  return network.length === 0 || isHosts(network) ? undefined : 'Unsupported network configuration';
+}
+
+function isHosts(network: readonly string[]): boolean {
+  return network.length === 1 && network[0] === 'host';
+}
+
+/**
+ * nsenter and not su: it ends as the step ends, status or signal, and no session of PAM's is opened. It is started without a way
+ * to new privileges, which what it becomes inherits.
+ */
+function enterCommand(pid: number, options: NamespaceOptions, login: readonly string[]): string[] {
+  const { user, network } = options;
+  const namespaces = [
+    ...[`--mount=/proc/${pid}/ns/mnt`, `--pid=/proc/${pid}/ns/pid_for_children`, `--ipc=/proc/${pid}/ns/ipc`],
+    ...(isHosts(network) ? [] : [`--net=/proc/${pid}/ns/net`]),
+  ];
   const ids = ['--setgid', String(user.gid), '--setuid', String(user.uid)];
   const shell = ['/bin/bash', '--login', '-c', ...login];
-  return ['/usr/bin/nsenter', `--mount=/proc/${pid}/ns/mnt`, ...ids, '--', ...shell];
+  const withoutPrivileges = ['/usr/bin/setpriv', '--no-new-privs', '--inh-caps=-all', '--'];
+  return [...withoutPrivileges, '/usr/bin/nsenter', ...namespaces, ...ids, '--', ...shell];
 }
 
 function startHelper(options: NamespaceOptions): ChildProcessWithoutNullStreams {
-  const unshare = ['--mount', '--propagation', 'private', '--'];
-  const enter = options.startFrom === undefined ? [] : ['nsenter', `--mount=${options.startFrom}`, '--'];
-  const script = ['/bin/sh', '-c', mountScript, ...mountArguments(options)];
-  const [command = '', ...args] = [...enter, 'unshare', ...unshare, ...script];
-  const helper = spawn(command, args, {
+  const namespaces = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--ipc'];
+  const unshare = isHosts(options.network) ? namespaces : [...namespaces, '--net'];
+  const script = ['/bin/bash', '--norc', '--noprofile', '-c', mountScript, ...mountArguments(options)];
+  const helper = spawn('unshare', [...unshare, '--', ...script], {
     cwd: '/',
     detached: true, // a group of its own, to be killed as one
     env: { PATH: systemPath, LC_ALL: 'C' },
@@ -187,34 +254,34 @@ function startHelper(options: NamespaceOptions): ChildProcessWithoutNullStreams 
 
 /** `$0` and the positional arguments of `mountScript`. */
 export function mountArguments(options: NamespaceOptions): string[] {
-  const { user, places, cover, staging } = options;
+  const { user, places, cover, staging, network } = options;
   return [
     'obuilder-fs-mounts',
-    ...[
-      String(user.uid),
-      String(user.gid),
-      options.rootfs,
-      places.homePath,
-      options.tmpDirectory,
-      places.tmpPath,
-    ],
-    ...[staging, places.prefix, cover.kind, cover.kind === 'directory' ? cover.directory : ''],
+    ...[String(user.uid), String(user.gid), options.rootfs, places.homePath],
+    ...[options.tmpDirectory, places.tmpPath, staging, places.prefix],
+    ...[cover.kind, cover.kind === 'directory' ? cover.directory : '', isHosts(network) ? 'host' : 'private'],
     String(options.caches.length),
     ...options.caches.flatMap(({ target, directory }) => [...mountPoint(options, target), directory]),
     String(options.secrets.length),
-    ...options.secrets.flatMap(({ target, value }) => [
-      ...mountPoint(options, dirname(target)),
-      basename(target),
-      String(value.byteLength),
-    ]),
+    secretsDirectory(places),
+    ...options.secrets.flatMap((secret) => secretArguments(options, secret)),
   ];
 }
 
-/** Where to make a mount point: below the prefix it is on the cover, while that still waits at the staging place. */
-function mountPoint({ places, cover, staging }: NamespaceOptions, target: string): [string, string] {
+/** Where else the secret is mounted, if anywhere, what it is called among the secrets, and its size. */
+function secretArguments(
+  options: NamespaceOptions,
+  { target, value }: StepCommand['secrets'][number],
+): string[] {
+  const directory = isLocated(options.places, target) ? mountPoint(options, dirname(target)) : ['', ''];
+  return [...directory, secretName(target), String(value.byteLength)];
+}
+
+/** Where to make a mount point: below the prefix it is on the cover, which still waits at the staging place. */
+function mountPoint({ places, cover }: NamespaceOptions, target: string): [string, string] {
   const { place, rest } = splitPlace(places, target);
   const isCovered = place === places.prefix && cover.kind !== 'none';
-  return [isCovered ? join(staging, 'prefix') : place, rest];
+  return [isCovered ? 'prefix' : place, rest];
 }
 
 interface Answer {
@@ -238,12 +305,28 @@ async function answerOf(helper: ChildProcessWithoutNullStreams): Promise<Answer>
   return { stdout, stderr };
 }
 
-/** Ends the helper, at whatever it is, and waits until it is gone. */
-async function closeHelper(helper: ChildProcessWithoutNullStreams): Promise<void> {
-  if (helper.pid === undefined || helper.exitCode !== null || helper.signalCode !== null) return;
+/** Ends the helper at whatever it is, and waits until it is gone. */
+async function killHelper(helper: ChildProcessWithoutNullStreams): Promise<void> {
+  if (hasEnded(helper) || helper.pid === undefined) return;
   const gone = once(helper, 'exit');
   process.kill(-helper.pid, 'SIGKILL');
   await gone;
+}
+
+/** How long the kernel may take to end what is in the namespaces; a process that hangs in it is for `endProcessesOf` to name. */
+const closeMs = 5_000;
+
+/** By the end of its input: that it has ended then says that the kernel has ended all the others. */
+async function closeHelper(helper: ChildProcessWithoutNullStreams): Promise<void> {
+  if (hasEnded(helper)) return;
+  const gone = once(helper, 'exit');
+  helper.stdin.end();
+  await untilAborted(gone, AbortSignal.timeout(closeMs));
+  await killHelper(helper);
+}
+
+function hasEnded({ pid, exitCode, signalCode }: ChildProcessWithoutNullStreams): boolean {
+  return pid === undefined || exitCode !== null || signalCode !== null;
 }
 
 function namespaceFailed({ rootfs }: NamespaceOptions, stderr: string): ObuilderError {

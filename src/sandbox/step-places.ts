@@ -27,6 +27,11 @@ export function locateIn(places: StepPlaces, path: StepPath): string {
   );
 }
 
+/** Whether a step works there: what `locateIn` answers always is. */
+export function isLocated(places: StepPlaces, path: string): boolean {
+  return allPlaces(places).some((place) => isWithin(place, path));
+}
+
 /** A located path as the place it lies in and the rest, `.` for the place itself. */
 export function splitPlace(places: StepPlaces, located: string): { place: string; rest: string } {
   const place = allPlaces(places).find((one) => isWithin(one, located));

@@ -14,6 +14,8 @@ export interface StepProcess {
   /** Without it standard input is at its end. */
   readonly stdin: Readable | undefined;
   readonly output: (chunk: Uint8Array) => void;
+  /** What the process runs among may have a quick end for all processes there. */
+  readonly files: { endProcesses?(): Promise<void> };
   /** A directory of root's, for the pipe's name. */
   readonly pipeDirectory: string;
 }
@@ -52,6 +54,7 @@ async function follow(
     return await untilAborted(Promise.race([ended, inputFailure(child, step.stdin)]), signal);
   } finally {
     killGroup(child);
+    await step.files.endProcesses?.();
     await endProcessesOf(step.user.uid);
     await ended.catch(() => undefined);
   }

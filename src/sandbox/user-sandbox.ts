@@ -1,4 +1,4 @@
-import { chown, lstat, mkdir, stat } from 'node:fs/promises';
+import { lstat, mkdir, stat } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
@@ -11,8 +11,8 @@ import { openStepCopy } from './step-copy.ts';
 import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
 import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
 import { runStepProcess } from './step-process.ts';
-import { locateIn, splitPlace, type StepPlaces } from './step-places.ts';
-import { showTrees, type ShownTrees, type TreesToShow } from './tree-owners.ts';
+import { isLocated, locateIn, splitPlace, type StepPlaces } from './step-places.ts';
+import { withTmpDirectory } from './step-tmp.ts';
 import { createUserPool } from './user-pool.ts';
 
 export interface UserSandboxOptions {
@@ -122,48 +122,35 @@ const cancelled: StepOutcome = { status: 'cancelled' };
 async function runClaimed(host: Host, step: Step, uid: number): Promise<StepOutcome> {
   const user = await host.users.ensure(uid);
   await endProcessesOf(user.uid); // a killed run's
-  const shown = await showTrees(await treesToShow(host, user, step));
+  await takeOver(user, step.rootfs);
+  const view = await openView(host, user, step);
   try {
-    const view = await openView(host, user, step);
-    try {
-      const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
-      const outcome = await withTmpDirectory(host, user, (tmpDirectory) =>
-        runPlaced(host, { ...step, user, tmpDirectory, shown, view, signal: stop }),
-      );
-      return view?.isLost() === true ? mountLost(host, step) : outcome;
-    } finally {
-      await view?.close();
-    }
+    const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
+    const outcome = await withTmpDirectory(tmpDirectoryOf(host, user), user, (tmpDirectory) =>
+      runPlaced(host, { ...step, user, tmpDirectory, view, signal: stop }),
+    );
+    return view?.isLost() === true ? mountLost(host, step) : outcome;
   } finally {
-    await shown.close();
+    await view?.close();
   }
 }
 
-async function treesToShow(host: Host, user: BuildUser, { rootfs, command }: Step): Promise<TreesToShow> {
-  const isMapped = usesMount(host) ? await viewOf(host).mapsOwners() : true;
-  return {
-    user,
-    trees: [rootfs, ...command.caches.map(({ directory }) => directory)],
-    resultOwner: () => host.users.ensure(host.uids[0]),
-    mayMap: process.platform === 'linux' && isMapped,
-  };
-}
-
-function usesMount({ prefixMode }: Host): boolean {
-  return prefixMode === 'tree' || prefixMode === 'shared';
-}
-
-function viewOf({ prefixMode, prefixView }: Host): PrefixView {
-  if (prefixView === undefined) throw new Error(`BUG: prefix mode ${prefixMode} without a view`);
-  return prefixView;
+/** A result that another build user made is this one's in the step's own copy; what belonged to neither stays so. */
+async function takeOver({ uid, gid }: BuildUser, rootfs: string): Promise<void> {
+  const { uid: maker } = await lstat(rootfs);
+  if (maker === uid) return;
+  const from = process.platform === 'linux' ? [`--from=${maker}`] : [];
+  await runCommand(['chown', '-R', '-h', '-P', ...from, `${uid}:${gid}`, rootfs]);
 }
 
 async function openView(
-  host: Host,
+  { prefixMode, prefixView }: Host,
   { uid }: BuildUser,
-  { rootfs }: Step,
+  step: Step,
 ): Promise<OpenPrefixView | undefined> {
-  return usesMount(host) ? viewOf(host).open(uid, rootfs) : undefined;
+  if (prefixMode !== 'tree' && prefixMode !== 'shared') return undefined;
+  if (prefixView === undefined) throw new Error(`BUG: prefix mode ${prefixMode} without a view`);
+  return prefixView.open(uid, step.rootfs);
 }
 
 function mountLost({ prefix }: Host, { command }: Step): StepOutcome {
@@ -171,30 +158,14 @@ function mountLost({ prefix }: Host, { command }: Step): StepOutcome {
   return { status: 'failed', message };
 }
 
-/** A fresh directory that is the build user's alone; the step finds it at its TMPDIR. */
-async function withTmpDirectory<T>(
-  { stateDir, places }: Host,
-  user: BuildUser,
-  body: (directory: string) => Promise<T>,
-): Promise<T> {
-  // Without namespaces the step must find it where it is.
-  const isBound = process.platform === 'linux';
-  const directory = isBound ? join(stateDir, `tmp-${user.uid}`) : places.tmpPath;
-  const remove = () => runCommand(['rm', '-rf', '--one-file-system', '--', directory]);
-  await remove();
-  await mkdir(directory, { mode: 0o700 });
-  try {
-    await chown(directory, user.uid, user.gid);
-    return await body(directory);
-  } finally {
-    await remove();
-  }
+/** On Linux the step finds it elsewhere, in its namespace. */
+function tmpDirectoryOf({ stateDir, places }: Host, user: BuildUser): string {
+  return process.platform === 'linux' ? join(stateDir, `tmp-${user.uid}`) : places.tmpPath;
 }
 
 interface PlacedStep extends Step {
   readonly user: BuildUser;
   readonly tmpDirectory: string;
-  readonly shown: ShownTrees;
   readonly view: OpenPrefixView | undefined;
 }
 
@@ -227,7 +198,8 @@ function notRun({ argv }: StepCommand, why: string): StepOutcome {
 function refusedInSharedMode({ prefixMode, places }: Host, command: StepCommand): Refusal | undefined {
   if (prefixMode !== 'shared' || process.platform !== 'linux') return undefined;
   const targets = [...command.caches, ...command.secrets].map(({ target }) => target);
-  const refused = targets.find((target) => splitPlace(places, target).place === places.prefix);
+  const located = targets.filter((target) => isLocated(places, target));
+  const refused = located.find((target) => splitPlace(places, target).place === places.prefix);
   return refused === undefined
     ? undefined
     : { refused: `${refused}: nothing can be mounted below a shared prefix` };
@@ -237,6 +209,8 @@ function refusedInSharedMode({ prefixMode, places }: Host, command: StepCommand)
 interface PlacedFiles {
   /** The argv that gives these login arguments to the user's login shell among the files. */
   enter(login: readonly string[]): string[];
+  /** A quick end for all processes among them, where there is one. */
+  endProcesses?(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -250,14 +224,13 @@ async function placeFiles(host: Host, step: PlacedStep): Promise<PlacedFiles | R
   const staging = join(host.stateDir, 'staging');
   await mkdir(staging, { recursive: true, mode: 0o700 });
   const cover = coverOf(host, step.view);
-  const startFrom = step.shown.namespace;
-  const options = { ...command, user, rootfs, places, tmpDirectory, cover, staging, startFrom };
-  return openStepNamespace(options, step.signal).finally(() => step.shown.letGo());
+  return openStepNamespace({ ...command, user, rootfs, places, tmpDirectory, cover, staging }, step.signal);
 }
 
-function coverOf({ prefixMode }: Host, view: OpenPrefixView | undefined): PrefixCover {
+function coverOf({ prefix, prefixMode }: Host, view: OpenPrefixView | undefined): PrefixCover {
   if (prefixMode === 'bind') return { kind: 'local' };
-  if (prefixMode !== 'tree') return { kind: 'none' };
+  if (prefixMode === 'none') return { kind: 'none' };
+  if (prefixMode === 'shared') return { kind: 'directory', directory: prefix };
   if (view?.treeDoor === undefined) throw new Error('BUG: prefix mode tree without a tree door');
   return { kind: 'directory', directory: view.treeDoor };
 }
@@ -278,9 +251,10 @@ async function runAmong(files: PlacedFiles, host: Host, step: PlacedStep): Promi
   const { stateDir, places } = host;
   const { user, command, output, signal } = step;
   try {
-    const argv = files.enter(loginArguments(command, places.tmpPath));
+    const argv = files.enter(loginArguments(command, places));
     const env = loginEnv(user, places.homePath, places.tmpPath);
-    const process = { argv, env, user, stdin: command.stdin, output, pipeDirectory: stateDir };
+    const { stdin } = command;
+    const process = { argv, env, user, stdin, output, pipeDirectory: stateDir, files };
     const ending = await runStepProcess(process, signal);
     return ending === undefined ? cancelled : outcomeOf(command.argv, ending);
   } finally {

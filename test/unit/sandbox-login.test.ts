@@ -13,10 +13,14 @@ afterAll(() => rmSync(home, { recursive: true }));
 /** What the command prints when a login shell runs it, its home being the test's. */
 function login(command: Partial<StepCommand>): string {
   const whole = { argv: [], cwd: home, env: [], network: [], secrets: [], caches: [], ...command };
-  const { stdout } = spawnSync('/bin/bash', ['-c', ...loginArguments(whole, '/tmpdir')], {
-    env: { HOME: home, PATH: '/usr/bin:/bin' },
-    encoding: 'utf8',
-  });
+  const { stdout } = spawnSync(
+    '/bin/bash',
+    ['-c', ...loginArguments(whole, { homePath: home, prefix: '/usr/local', tmpPath: '/tmpdir' })],
+    {
+      env: { HOME: home, PATH: '/usr/bin:/bin' },
+      encoding: 'utf8',
+    },
+  );
   return stdout;
 }
 
