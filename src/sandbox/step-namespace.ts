@@ -42,6 +42,8 @@ export interface NamespaceOptions {
   readonly caches: StepCommand['caches'];
   readonly secrets: StepCommand['secrets'];
   readonly network: StepCommand['network'];
+  /** A mount namespace in which the trees are the user's, where they are not so in this one. */
+  readonly startFrom: string | undefined;
 }
 
 /** A mount that the spec asked for and the tree does not allow: the step's own failure. */
@@ -241,7 +243,9 @@ function startHelper(options: NamespaceOptions): ChildProcessWithoutNullStreams 
   const namespaces = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--ipc'];
   const unshare = isHosts(options.network) ? namespaces : [...namespaces, '--net'];
   const script = ['/bin/bash', '--norc', '--noprofile', '-c', mountScript, ...mountArguments(options)];
-  const helper = spawn('unshare', [...unshare, '--', ...script], {
+  const enter = options.startFrom === undefined ? [] : ['nsenter', `--mount=${options.startFrom}`, '--'];
+  const [command = '', ...args] = [...enter, 'unshare', ...unshare, '--', ...script];
+  const helper = spawn(command, args, {
     cwd: '/',
     detached: true, // a group of its own, to be killed as one
     env: { PATH: systemPath, LC_ALL: 'C' },

@@ -13,6 +13,7 @@ import { openStepNamespace, type PrefixCover, type Refusal } from './step-namesp
 import { runStepProcess } from './step-process.ts';
 import { isLocated, locateIn, splitPlace, type StepPlaces } from './step-places.ts';
 import { withTmpDirectory } from './step-tmp.ts';
+import { showTrees, type ShownTrees, type TreesToShow } from './tree-owners.ts';
 import { createUserPool } from './user-pool.ts';
 
 export interface UserSandboxOptions {
@@ -122,35 +123,48 @@ const cancelled: StepOutcome = { status: 'cancelled' };
 async function runClaimed(host: Host, step: Step, uid: number): Promise<StepOutcome> {
   const user = await host.users.ensure(uid);
   await endProcessesOf(user.uid); // a killed run's
-  await takeOver(user, step.rootfs);
-  const view = await openView(host, user, step);
+  const shown = await showTrees(await treesToShow(host, user, step));
   try {
-    const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
-    const outcome = await withTmpDirectory(tmpDirectoryOf(host, user), user, (tmpDirectory) =>
-      runPlaced(host, { ...step, user, tmpDirectory, view, signal: stop }),
-    );
-    return view?.isLost() === true ? mountLost(host, step) : outcome;
+    const view = await openView(host, user, step);
+    try {
+      const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
+      const outcome = await withTmpDirectory(tmpDirectoryOf(host, user), user, (tmpDirectory) =>
+        runPlaced(host, { ...step, user, tmpDirectory, shown, view, signal: stop }),
+      );
+      return view?.isLost() === true ? mountLost(host, step) : outcome;
+    } finally {
+      await view?.close();
+    }
   } finally {
-    await view?.close();
+    await shown.close();
   }
 }
 
-/** A result that another build user made is this one's in the step's own copy; what belonged to neither stays so. */
-async function takeOver({ uid, gid }: BuildUser, rootfs: string): Promise<void> {
-  const { uid: maker } = await lstat(rootfs);
-  if (maker === uid) return;
-  const from = process.platform === 'linux' ? [`--from=${maker}`] : [];
-  await runCommand(['chown', '-R', '-h', '-P', ...from, `${uid}:${gid}`, rootfs]);
+async function treesToShow(host: Host, user: BuildUser, { rootfs, command }: Step): Promise<TreesToShow> {
+  const isMapped = usesMount(host) ? await viewOf(host).mapsOwners() : true;
+  return {
+    user,
+    trees: [rootfs, ...command.caches.map(({ directory }) => directory)],
+    resultOwner: () => host.users.ensure(host.uids[0]),
+    mayMap: process.platform === 'linux' && isMapped,
+  };
+}
+
+function usesMount({ prefixMode }: Host): boolean {
+  return prefixMode === 'tree' || prefixMode === 'shared';
+}
+
+function viewOf({ prefixMode, prefixView }: Host): PrefixView {
+  if (prefixView === undefined) throw new Error(`BUG: prefix mode ${prefixMode} without a view`);
+  return prefixView;
 }
 
 async function openView(
-  { prefixMode, prefixView }: Host,
+  host: Host,
   { uid }: BuildUser,
-  step: Step,
+  { rootfs }: Step,
 ): Promise<OpenPrefixView | undefined> {
-  if (prefixMode !== 'tree' && prefixMode !== 'shared') return undefined;
-  if (prefixView === undefined) throw new Error(`BUG: prefix mode ${prefixMode} without a view`);
-  return prefixView.open(uid, step.rootfs);
+  return usesMount(host) ? viewOf(host).open(uid, rootfs) : undefined;
 }
 
 function mountLost({ prefix }: Host, { command }: Step): StepOutcome {
@@ -166,6 +180,7 @@ function tmpDirectoryOf({ stateDir, places }: Host, user: BuildUser): string {
 interface PlacedStep extends Step {
   readonly user: BuildUser;
   readonly tmpDirectory: string;
+  readonly shown: ShownTrees;
   readonly view: OpenPrefixView | undefined;
 }
 
@@ -224,7 +239,9 @@ async function placeFiles(host: Host, step: PlacedStep): Promise<PlacedFiles | R
   const staging = join(host.stateDir, 'staging');
   await mkdir(staging, { recursive: true, mode: 0o700 });
   const cover = coverOf(host, step.view);
-  return openStepNamespace({ ...command, user, rootfs, places, tmpDirectory, cover, staging }, step.signal);
+  const startFrom = step.shown.namespace;
+  const options = { ...command, user, rootfs, places, tmpDirectory, cover, staging, startFrom };
+  return openStepNamespace(options, step.signal).finally(() => step.shown.letGo());
 }
 
 function coverOf({ prefix, prefixMode }: Host, view: OpenPrefixView | undefined): PrefixCover {
