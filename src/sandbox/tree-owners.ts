@@ -81,7 +81,10 @@ async function showMapped(user: Owner, trees: readonly OwnedTree[]): Promise<Sho
     return {
       namespace: `/proc/${process.pid}/fd/${descriptor}`,
       letGo,
-      close: () => Promise.resolve(letGo()),
+      close() {
+        letGo();
+        return Promise.resolve();
+      },
     };
   } catch (error) {
     if (unmappable.has(errnoCode(error) ?? '')) return undefined;

@@ -1,7 +1,7 @@
-import { spawnSync } from 'node:child_process';
-import { lstatSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { BuilderOptions, EmbeddedBuilder } from '../../src/index.ts';
 import {
   createScratchPool,
@@ -11,7 +11,7 @@ import {
   specOf,
   type ScratchPool,
 } from '../helpers/scratch-pool.ts';
-import { whyNoMounts } from '../helpers/scratch-mount.ts';
+import { mainProgram, whyNoMounts } from '../helpers/scratch-mount.ts';
 
 const [first, second, third] = poolUids;
 const modes = ['tree', 'shared', 'bind', 'none'] as const;
@@ -100,5 +100,122 @@ describe.skipIf(whyNoMounts !== undefined)('builds by several build users', () =
         expect(owners(scratch.rootfs(id))).toEqual([`${first}:${first}`]);
       });
     });
+  });
+
+  it('under a mount that maps no owners, a step’s own files are given to its user and back', async () => {
+    const base = specOf(run('echo from-first > ~/local/file; echo 1 > ~/mine; chmod 640 ~/mine'));
+    const onTop = base.replace(
+      /\)$/,
+      `${run(`set -e
+      test "$(stat -c %u:%g ~ ~/mine ${scratch.prefix}/file | sort -u)" = ${second}:${second}
+      cat ${scratch.prefix}/file; echo 2 >> ~/mine; mkdir ${scratch.prefix}/new`)})`,
+    );
+    mountByHand('--scoreboard', scratch.path('state/scoreboard'));
+    try {
+      await withBuilder({ rsyncMode: 'hardlink' }, async (builder) => {
+        const { id: parent } = await buildAs(builder, first, base);
+        const before = attributes(scratch.rootfs(parent));
+        const { id, output } = await buildAs(builder, second, onTop);
+        expect(output).toBe('from-first\n');
+        expect(owners(scratch.rootfs(id))).toEqual([`${first}:${first}`]);
+        expect(attributes(scratch.rootfs(parent))).toEqual(before);
+        const inodes = [parent, id].map((one) => statSync(join(scratch.rootfs(one), 'local/file')).ino);
+        expect(inodes[0]).toBe(inodes[1]);
+      });
+    } finally {
+      spawnSync(process.execPath, [
+        mainProgram,
+        'unmount',
+        `--state-dir=${scratch.path('state')}`,
+        scratch.prefix,
+      ]);
+    }
+  });
+
+  function mountByHand(...options: string[]): void {
+    const args = ['mount', scratch.prefix, `--state-dir=${scratch.path('state')}`, '--daemon', ...options];
+    const { status, stderr } = spawnSync(process.execPath, [mainProgram, ...args], { encoding: 'utf8' });
+    expect([status, stderr]).toEqual([0, '']);
+  }
+
+  /** Of every file, but for how many links it has. */
+  function attributes(directory: string): unknown[] {
+    return readdirSync(directory, { recursive: true, encoding: 'utf8' })
+      .sort()
+      .map((path) => {
+        const { ino, uid, gid, mode, mtimeMs, size } = lstatSync(join(directory, path));
+        return { path, ino, uid, gid, mode, mtimeMs, size };
+      });
+  }
+
+  it('all build users at once: as many steps as there are users, each alone with its own files', async () => {
+    const spec = (i: number) =>
+      specOf(
+        run(`set -e
+        echo ${i} > ~/who; echo ${i} > ${scratch.prefix}/who; touch "$TMPDIR/${i}"
+        mkfifo ~/wait; echo started; read < ~/wait; rm ~/wait
+        test "$(cat ~/who ${scratch.prefix}/who | sort -u)" = ${i}
+        test "$(ls "$TMPDIR")" = ${i}; test ~ = ${scratch.homePath}; id -u`),
+      );
+    await withBuilder({ builders: 4 }, async (builder) => {
+      await runBuild(builder, specOf(), context());
+      let started = 0;
+      const builds = [0, 1, 2, 3].map((i) =>
+        runBuild(builder, spec(i), {
+          ...context(),
+          onOutput: (output) => {
+            if (output === 'started\n' && ++started === 4) letStepsGo();
+          },
+        }),
+      );
+      const ended = await Promise.all(builds);
+      const uids = ended.map(({ output }) => output.replace('started\n', '').trim());
+      expect(uids.sort()).toEqual(poolUids.slice(0, 4).map(String));
+      expect(ended.flatMap(({ notes }) => notes.filter((note) => note.startsWith('Waiting')))).toEqual([]);
+    });
+  });
+
+  /** The steps that run now wait to read from this. */
+  function letStepsGo(): void {
+    const pipes = `${scratch.path('state/store/result-tmp')}/*/rootfs/wait`;
+    spawn('sh', ['-c', `for pipe in ${pipes}; do echo > "$pipe" & done; wait`], { stdio: 'inherit' });
+  }
+
+  it('a build that waits for a build user says so, and is cancelled while it waits', async () => {
+    await withBuilder({}, async (builder) => {
+      await runBuild(builder, specOf(), context());
+      const held = [first, second].map((uid) => scratch.hold(uid));
+      const cancel = new AbortController();
+      const spec = specOf(run('echo waited'));
+      const waits = async (signal: AbortSignal) => {
+        const build = builder.build(spec, { ...context(), signal });
+        for await (const event of build) {
+          if (event.type !== 'note' || !event.text.startsWith('Waiting')) continue;
+          expect(event.text).toBe('Waiting for a build user: all are busy with other steps');
+          if (signal === cancel.signal) cancel.abort();
+          else held[1]?.release();
+        }
+        return await build.result;
+      };
+      expect(await waits(cancel.signal)).toEqual({ status: 'cancelled' });
+      expect(await waits(new AbortController().signal)).toMatchObject({ status: 'saved' });
+      held[0]?.release();
+    });
+  });
+
+  it('a uid of the pool that is somebody’s account is refused with one line, whoever is free', async () => {
+    const foreign = 7778;
+    spawnSync('useradd', ['--uid', String(foreign), '--no-create-home', '--comment', 'Ada', 'ada-of-tests']);
+    try {
+      await withBuilder({ uid: `${first}-${foreign}`, builders: undefined }, async (builder) => {
+        const build = runBuild(builder, specOf(run('echo refused')), context());
+        await expect(build).rejects.toMatchObject({
+          code: 'NOT_A_BUILD_USER',
+          message: `uid ${foreign}: belongs to the account ada-of-tests ("Ada"), not to a build user`,
+        });
+      });
+    } finally {
+      spawnSync('userdel', ['--force', 'ada-of-tests']);
+    }
   });
 });
