@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { ObuilderError } from '../errors.ts';
 import type { ImageEnv } from '../fetcher/fetcher.ts';
 import { byteStringOf, textOf, type ByteString } from '../spec/byte-string.ts';
-import { parseSexp, printHum, withoutLocations, type Sexp } from '../spec/sexp.ts';
+import { parseSexp, printHum, sexpOf, type Sexp } from '../spec/sexp.ts';
 import type { Env } from './build-context.ts';
 import type { StoreStep } from './shared-builds.ts';
 import { fromStepId } from './step-id.ts';
@@ -31,7 +31,7 @@ export function fromStep({ fetcher, sandbox }: StepHost, image: ByteString): Sto
 export async function readImageEnv(result: string): Promise<Env> {
   const path = join(result, 'env');
   try {
-    return imageEnvOf(withoutLocations(parseSexp(byteStringOf(await readFile(path)))));
+    return imageEnvOf(sexpOf(parseSexp(byteStringOf(await readFile(path)))));
   } catch (cause) {
     throw new ObuilderError('RESULT_DAMAGED', `${path}: not the environment of a base image`, {
       hint: `"obuilder-fs delete" this result, then build again: it is fetched anew`,

