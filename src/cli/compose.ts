@@ -9,10 +9,9 @@ import { createMacosBuildUsers } from '../sandbox/build-users-macos.ts';
 import { createMountedPrefix } from '../sandbox/mounted-prefix.ts';
 import { endProcessesOf } from '../sandbox/processes.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
+import { chooseCopier } from '../store/choose-copier.ts';
 import { createDirectoryStore } from '../store/directory-store.ts';
-import { createRsyncCopier } from '../store/rsync-copier.ts';
 import type { Store } from '../store/store.ts';
-import type { TreeCopier } from '../store/tree-copier.ts';
 import type { HostOptions, StoreOptions } from './host-options.ts';
 import { programArgv } from './program.ts';
 
@@ -29,7 +28,7 @@ export interface BuildHost {
 
 /** The one place that chooses implementations. Nothing is mounted or made before a step needs it. */
 export async function composeBuildHost(options: HostOptions): Promise<BuildHost> {
-  const copier = copierFor(options.store);
+  const copier = await chooseCopier(options.store);
   const store = await createDirectoryStore({ root: options.store.directory, copier });
   const { uids, homePath, prefix, prefixMode, scoreboard, stateDir } = options;
   const mountedPrefix = createMountedPrefix({
@@ -79,14 +78,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const { directory } = options;
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) {
     throw new ObuilderError('STORE_MISSING', `${directory}: there is no store`, {
-      hint: 'name one with --store=rsync:DIR; the first build makes it',
+      hint: 'name one with --store=auto:DIR; the first build makes it',
     });
   }
-  return await createDirectoryStore({ root: directory, copier: copierFor(options) });
-}
-
-function copierFor({ rsyncMode }: StoreOptions): TreeCopier {
-  return createRsyncCopier(rsyncMode);
+  return await createDirectoryStore({ root: directory, copier: await chooseCopier(options) });
 }
 
 /** All at once: each may take a while, and the mount that they wait for is gone. */

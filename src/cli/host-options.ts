@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path';
 import type { Argv, Options } from 'yargs';
 import { ObuilderError } from '../errors.ts';
 import type { PrefixMode } from '../sandbox/prefix-view.ts';
+import { STORE_KINDS, type CopierChoice, type StoreKind } from '../store/choose-copier.ts';
 import type { RsyncMode } from '../store/rsync-copier.ts';
 import { buildUids, type BuildUids } from './build-user-options.ts';
 import {
@@ -13,10 +14,7 @@ import {
 } from './common-options.ts';
 
 /** Where results are kept, and how. */
-export interface StoreOptions {
-  readonly directory: string;
-  readonly rsyncMode: RsyncMode;
-}
+export type StoreOptions = CopierChoice;
 
 /** All that a machine's builds depend on. */
 export interface HostOptions {
@@ -34,7 +32,7 @@ export interface HostOptions {
 export interface HostChoices {
   /** Default: OBUILDER_FS_STATE_DIR, or /var/lib/obuilder-fs. */
   readonly stateDir?: string | undefined;
-  /** `rsync:DIR` or `auto:DIR`; default: `store` in the state directory. */
+  /** `auto:DIR`, `rsync:DIR`, `clone:DIR`, `btrfs:DIR` or `zfs:POOL`; default: `auto`, `store` in the state directory. */
   readonly store?: string | undefined;
   readonly rsyncMode?: RsyncMode | undefined;
   /** The build user, or a range of them such as `705-712`; results belong to the first. */
@@ -71,13 +69,34 @@ export function hostOptions(choices: HostChoices): HostOptions {
   };
 }
 
-function storeOptions({ store, rsyncMode = 'copy' }: HostChoices, stateDir: string): StoreOptions {
-  if (store === undefined) return { directory: join(stateDir, 'store'), rsyncMode };
-  const [, kind, directory] = /^([a-z]+):(.+)$/s.exec(store) ?? [];
-  if ((kind === 'rsync' || kind === 'auto') && directory !== undefined) {
-    return { directory: resolve(directory), rsyncMode };
+const STORE_FORMS = 'auto:DIR, rsync:DIR, clone:DIR, btrfs:DIR or zfs:POOL';
+
+function storeOptions({ store, rsyncMode }: HostChoices, stateDir: string): StoreOptions {
+  const { kind, place } =
+    store === undefined ? { kind: 'auto' as const, place: join(stateDir, 'store') } : splitStore(store);
+  if (rsyncMode !== undefined && kind !== 'rsync' && kind !== 'auto') {
+    throw new ObuilderError(
+      'BAD_OPTION',
+      `--store=${store ?? ''} and --rsync-mode=${rsyncMode}: they contradict each other`,
+      {
+        hint: 'give --rsync-mode with --store=rsync:DIR',
+      },
+    );
   }
-  throw new ObuilderError('BAD_OPTION', `--store=${store}: no such store`, { hint: 'give rsync:DIR' });
+  const directory = kind === 'zfs' ? mountPointOf(place) : resolve(place);
+  return { kind, directory, rsyncMode: rsyncMode ?? 'copy' };
+}
+
+function splitStore(store: string): { kind: StoreKind; place: string } {
+  const [, word, place] = /^([a-z]+):(.+)$/s.exec(store) ?? [];
+  const kind = STORE_KINDS.find((one) => one === word);
+  if (kind !== undefined && place !== undefined) return { kind, place };
+  throw new ObuilderError('BAD_OPTION', `--store=${store}: no such store`, { hint: `give ${STORE_FORMS}` });
+}
+
+/** As OBuilder has it: pools are mounted at their names, on macOS below /Volumes. A path is taken as it is. */
+function mountPointOf(pool: string): string {
+  return resolve(IS_MACOS ? '/Volumes' : '/', pool);
 }
 
 export interface StoreArguments {
@@ -102,7 +121,7 @@ const storeFlags = {
   store: {
     type: 'string',
     requiresArg: true,
-    describe: 'Where results are kept: rsync:DIR (default rsync:STATE-DIR/store)',
+    describe: `Where results are kept, and how they are copied: ${STORE_FORMS} (default auto:STATE-DIR/store)`,
   },
   'rsync-mode': {
     choices: RSYNC_MODES,

@@ -1,6 +1,6 @@
-import { mkdir, rename } from 'node:fs/promises';
-import { errnoCode } from '../errors.ts';
+import { rename } from 'node:fs/promises';
 import { runCommand } from '../os/exec.ts';
+import { createDirectory, flushFileSystem, removeDirectory } from './plain-units.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
 /**
@@ -11,7 +11,14 @@ export type RsyncMode = 'copy' | 'hardlink' | 'hardlink_unsafe';
 
 /** Copies trees with rsync: slow, and works on every file system. */
 export function createRsyncCopier(mode: RsyncMode = 'copy'): TreeCopier {
-  const copier: TreeCopier = { create, copy, fill, settle, move: rename, remove };
+  const copier: TreeCopier = {
+    create: createDirectory,
+    copy,
+    fill: fillByRsync,
+    settle: flushFileSystem,
+    move: rename,
+    remove: removeDirectory,
+  };
   if (mode === 'copy') return copier;
   return {
     ...copier,
@@ -19,18 +26,16 @@ export function createRsyncCopier(mode: RsyncMode = 'copy'): TreeCopier {
   };
 }
 
-const ARCHIVE = ['-aHq', '--numeric-ids'];
-
-async function create(target: string): Promise<void> {
-  await mkdir(target, { mode: 0o700 });
-}
+/** macOS has an rsync that knows neither access control lists nor holes. */
+const ARCHIVE = ['-aHq', '--numeric-ids', ...(process.platform === 'linux' ? ['-AXS'] : [])];
 
 async function copy(source: string, target: string, signal: AbortSignal): Promise<void> {
-  await create(target);
-  await fill(source, target, signal);
+  await createDirectory(target);
+  await fillByRsync(source, target, signal);
 }
 
-async function fill(source: string, target: string, signal: AbortSignal): Promise<void> {
+/** TreeCopier.fill: from and to any file system. What is in `target` already may be what an earlier try left there. */
+export async function fillByRsync(source: string, target: string, signal: AbortSignal): Promise<void> {
   await rsync(ARCHIVE, source, target, signal);
 }
 
@@ -40,10 +45,10 @@ async function shareByHardLinks(
   signal: AbortSignal,
 ): Promise<void> {
   const { tree, base, spare } = paths;
-  await create(spare);
+  await createDirectory(spare);
   const compare = mode === 'hardlink' ? ['--checksum'] : [];
   await rsync([...ARCHIVE, ...compare, `--link-dest=${base}`], tree, spare, signal);
-  await remove(tree);
+  await removeDirectory(tree);
   await rename(spare, tree);
 }
 
@@ -58,31 +63,4 @@ async function rsync(
   signal: AbortSignal,
 ): Promise<void> {
   await runCommand(['rsync', ...options, '--', `${source}/`, './'], { cwd: target, signal });
-}
-
-async function settle(directory: string): Promise<void> {
-  await runCommand(process.platform === 'linux' ? ['sync', '-f', directory] : ['sync']);
-}
-
-const REMOVE_ATTEMPTS_MAX = 10;
-
-/**
- * rm walks by directory descriptors and never follows a link, unlike node:fs, whose path-based walk a living process could redirect.
- * A process that is just dying may still add files: rm then says "not empty" and is run again.
- */
-async function remove(directory: string): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await runCommand([
-        'rm',
-        process.platform === 'linux' ? '--one-file-system' : '-x',
-        '-rf',
-        '--',
-        directory,
-      ]);
-      return;
-    } catch (error) {
-      if (attempt === REMOVE_ATTEMPTS_MAX || errnoCode(error) !== 'COMMAND_FAILED') throw error;
-    }
-  }
 }
