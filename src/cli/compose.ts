@@ -6,6 +6,7 @@ import { ObuilderError } from '../errors.ts';
 import { createDirectoryFetcher } from '../fetcher/directory-fetcher.ts';
 import { createLinuxBuildUsers } from '../sandbox/build-users-linux.ts';
 import { createMacosBuildUsers } from '../sandbox/build-users-macos.ts';
+import type { BuildUsers } from '../sandbox/build-users.ts';
 import { createMountedPrefix } from '../sandbox/mounted-prefix.ts';
 import { endProcessesOf } from '../sandbox/processes.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
@@ -39,8 +40,7 @@ export async function composeBuildHost(options: HostOptions): Promise<BuildHost>
     program: programArgv(),
     endProcesses: endProcessesOfAll,
   });
-  const users =
-    process.platform === 'darwin' ? createMacosBuildUsers({ homePath }) : createLinuxBuildUsers({ homePath });
+  const users = buildUsersOf({ homePath });
   const sandbox = createUserSandbox({
     users,
     uids,
@@ -68,6 +68,11 @@ export async function composeBuildHost(options: HostOptions): Promise<BuildHost>
       store.close();
     },
   };
+}
+
+/** The accounts that steps run as. */
+export function buildUsersOf(options: { homePath: string }): BuildUsers {
+  return process.platform === 'darwin' ? createMacosBuildUsers(options) : createLinuxBuildUsers(options);
 }
 
 /**

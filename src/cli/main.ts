@@ -15,6 +15,7 @@ import { specCommand } from './commands/spec.ts';
 import { statusCommand } from './commands/status.ts';
 import { storeCommand } from './commands/store.ts';
 import { unmountCommand } from './commands/unmount.ts';
+import { usersCommand } from './commands/users.ts';
 import { EXIT_USAGE } from './exit-codes.ts';
 import { exitCodeOf, printError } from './print-error.ts';
 import { UsageError, usageError, usageStrings } from './wrong-usage.ts';
@@ -32,6 +33,7 @@ const COMMANDS = [
   unmountCommand,
   statusCommand,
   scoreboardCommand,
+  usersCommand,
   execCommand,
 ] as CommandModule[];
 

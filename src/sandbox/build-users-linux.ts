@@ -16,6 +16,14 @@ const triesMax = 5;
 /** Build users in /etc/passwd, made by useradd. They share one home path, which useradd neither makes nor fills. */
 export function createLinuxBuildUsers(options: { homePath: string }): BuildUsers {
   const users: BuildUsers = {
+    async list() {
+      const accounts = (await runCommand(['getent', 'passwd'])).stdout.split('\n').map(parsePasswdLine);
+      const ours = accounts.filter((account) => account?.fullName === buildUserFullName);
+      return ours
+        .filter((account) => account !== undefined)
+        .map(({ uid, gid, name, homePath }) => ({ uid, gid, name, homePath }))
+        .sort((a, b) => a.uid - b.uid);
+    },
     async find(uid) {
       refuseSystemUid(uid);
       return findAccount(uid);

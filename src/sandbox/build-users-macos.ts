@@ -13,6 +13,12 @@ import {
 /** Build users in the local directory node, made by dscl. Not administrators: nothing that they run needs to be. */
 export function createMacosBuildUsers(options: { homePath: string }): BuildUsers {
   const users: BuildUsers = {
+    async list() {
+      const search = await runCommand(['dscl', '.', '-search', '/Users', 'RealName', buildUserFullName]);
+      const uids = await Promise.all(parseSearchNames(search.stdout, 'RealName').map(uidOf));
+      const found = await Promise.all(uids.sort((a, b) => a - b).map(findAccount));
+      return found.filter((user) => user !== undefined);
+    },
     async find(uid) {
       refuseSystemUid(uid);
       return findAccount(uid);
@@ -66,9 +72,9 @@ export function removeCommands(name: string): string[][] {
   ];
 }
 
-/** The first account that `dscl . -search /Users UniqueID N` lists: `mac705		UniqueID = (`. */
-export function parseSearch(answer: string): string | undefined {
-  return /^(\S+)\s+UniqueID\b/m.exec(answer)?.[1];
+/** The accounts that `dscl . -search /Users KEY VALUE` lists: `mac705		UniqueID = (`. */
+export function parseSearchNames(answer: string, key: string): string[] {
+  return [...answer.matchAll(new RegExp(`^(\\S+)\\s+${key}\\b`, 'gm'))].map(([, name = '']) => name);
 }
 
 /** What `dscl . -read` prints: `Key: value`, or `Key:` and the value on the next line, indented, when it holds a blank. */
@@ -86,7 +92,7 @@ function create(record: string, ...attribute: string[]): string[] {
 
 async function findAccount(uid: number): Promise<BuildUser | undefined> {
   const search = await runCommand(['dscl', '.', '-search', '/Users', 'UniqueID', String(uid)]);
-  const name = parseSearch(search.stdout);
+  const [name] = parseSearchNames(search.stdout, 'UniqueID');
   if (name === undefined) return undefined;
   const keys = ['RealName', 'PrimaryGroupID', 'NFSHomeDirectory'];
   const record = parseRead((await runCommand(['dscl', '.', '-read', `/Users/${name}`, ...keys])).stdout);
@@ -97,6 +103,11 @@ async function findAccount(uid: number): Promise<BuildUser | undefined> {
     name,
     homePath: record.get('NFSHomeDirectory') ?? '',
   };
+}
+
+async function uidOf(name: string): Promise<number> {
+  const record = parseRead((await runCommand(['dscl', '.', '-read', `/Users/${name}`, 'UniqueID'])).stdout);
+  return Number(record.get('UniqueID'));
 }
 
 /** Writing the same record twice ends in the same record, so two processes at once do no harm. */

@@ -13,6 +13,9 @@ export interface BuildUser {
  * changed or removed. Safe for several processes at once.
  */
 export interface BuildUsers {
+  /** Every account that is ours, by its full name, the lowest uid first. */
+  list(): Promise<BuildUser[]>;
+
   /**
    * The build user with this uid; undefined when no account has it.
    * @throws {ObuilderError} NOT_A_BUILD_USER when the account is not ours, or the uid is the system's.

@@ -43,7 +43,13 @@ export async function createScratchPool(): Promise<ScratchPool> {
   const directory = makeScratchDirectory();
   const path = (name: string) => join(directory, name);
   const [prefix, homePath, stateDir] = [path('prefix'), path('home'), path('state')];
-  for (const made of ['prefix', 'context', 'state/images/base/local/bin', 'state/sandbox', 'state/scoreboard'])
+  for (const made of [
+    'prefix',
+    'context',
+    'state/images/base/local/bin',
+    'state/sandbox',
+    'state/scoreboard',
+  ])
     mkdirSync(path(made), { recursive: true });
   writeFileSync(path('prefix/host'), 'host');
   writeFileSync(path('context/hello.txt'), 'hello\n');

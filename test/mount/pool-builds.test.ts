@@ -181,6 +181,39 @@ describe.skipIf(whyNoMounts !== undefined)('builds by several build users', () =
     spawn('sh', ['-c', `for pipe in ${pipes}; do echo > "$pipe" & done; wait`], { stdio: 'inherit' });
   }
 
+  it('a cache is at its target for two builds at once, and keeps what the first to end left in it', async () => {
+    // As clients write targets: below the home path, and below the home.
+    const targets = [join(scratch.homePath, '.opam/download-cache'), '~/.opam/download-cache'];
+    const cached = (target: string, script: string) =>
+      specOf(`(run (cache (downloads (target ${target}))) (shell ${JSON.stringify(script)}))`);
+    const seen = async (builder: EmbeddedBuilder, script: string) =>
+      (await runBuild(builder, cached(targets[0] ?? '', script), context())).output;
+    await withBuilder({}, async (builder) => {
+      expect(await seen(builder, 'ls ~/.opam/download-cache; echo 1 > ~/.opam/download-cache/one')).toBe('');
+      let started = 0;
+      const both = targets.map((target, i) =>
+        runBuild(
+          builder,
+          cached(
+            target,
+            `set -e; cd ~/.opam/download-cache; test "$(stat -c %u . one | sort -u)" = "$(id -u)"
+            cat one; echo ${i} >> one; echo ${i} > from-${i}; mkfifo ~/wait; echo started; read < ~/wait; ls`,
+          ),
+          {
+            ...context(),
+            onOutput: (output) => {
+              if (output.endsWith('started\n') && ++started === 2) letStepsGo();
+            },
+          },
+        ),
+      );
+      const outputs = (await Promise.all(both)).map(({ output }) => output);
+      expect(outputs).toEqual([0, 1].map((i) => `1\nstarted\nfrom-${i}\none\n`));
+      expect(await seen(builder, 'cd ~/.opam/download-cache; cat one from-*')).toMatch(/^1\n([01])\n\1\n$/);
+      expect(owners(scratch.path('state/store/cache'))).toEqual(['0:0', `${first}:${first}`]);
+    });
+  });
+
   it('a build that waits for a build user says so, and is cancelled while it waits', async () => {
     await withBuilder({}, async (builder) => {
       await runBuild(builder, specOf(), context());

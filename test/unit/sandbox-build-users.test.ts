@@ -8,7 +8,7 @@ import {
 import {
   createCommands,
   parseRead,
-  parseSearch,
+  parseSearchNames,
   removeCommands,
 } from '../../src/sandbox/build-users-macos.ts';
 import { refuseForeignAccount, refuseSystemUid } from '../../src/sandbox/build-users.ts';
@@ -92,9 +92,16 @@ describe('macOS', () => {
   });
 
   test.each([
-    ['', undefined],
-    ['mac705\t\tUniqueID = (\n    705\n)\n', 'mac705'],
-  ])('the search answer %j names %s', (answer, name) => expect(parseSearch(answer)).toBe(name));
+    ['', 'UniqueID', []],
+    ['mac705\t\tUniqueID = (\n    705\n)\n', 'UniqueID', ['mac705']],
+    [
+      'mac705\t\tRealName = (\n    "obuilder-fs build user"\n)\nmac706\t\tRealName = (\n    "obuilder-fs build user"\n)\n',
+      'RealName',
+      ['mac705', 'mac706'],
+    ],
+  ])('the search answer %j by %s names %j', (answer, key, names) =>
+    expect(parseSearchNames(answer, key)).toEqual(names),
+  );
 
   test('a record is read, whether a value stands beside its key or below it', () => {
     const answer =
