@@ -21,16 +21,47 @@ namespace obfs {
 
 namespace {
 
-RedirectFs& fs_of(fuse_req_t req) { return static_cast<FuseService*>(fuse_req_userdata(req))->fs; }
+FuseService& service_of(fuse_req_t req) { return *static_cast<FuseService*>(fuse_req_userdata(req)); }
+
+RedirectFs& fs_of(fuse_req_t req) { return service_of(req).fs; }
 
 Caller caller_of(fuse_req_t req) {
   const fuse_ctx* const context = fuse_req_ctx(req);
   return Caller{context->uid, context->gid, context->pid};
 }
 
+bool is_for_writing(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
+
+/** An open file, and how it is read and written. */
+struct OpenFile {
+  OpenFile(std::unique_ptr<FileHandle> opened, std::shared_ptr<const Passthrough::File> file, int flags)
+      : handle(std::move(opened)),
+        way(std::move(file)),
+        writes_unseen(way->is_direct() && is_for_writing(flags)),
+        renews_pages(!way->is_direct() && handle->node->has_outdated_pages) {
+    if (!writes_unseen) return;
+    handle->node->has_outdated_pages = true;
+    handle->tree->begin_unseen_writes();
+  }
+  ~OpenFile() {
+    if (writes_unseen) handle->tree->end_unseen_writes();
+    // Only by now has the kernel dropped the pages for certain. While this lasts, nobody has begun to write without them.
+    if (renews_pages) handle->node->has_outdated_pages = false;
+  }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  const std::unique_ptr<FileHandle> handle;
+  const std::shared_ptr<const Passthrough::File> way;
+  const bool writes_unseen;
+  const bool renews_pages;  ///< the kernel is told to drop those that it has
+};
+
+OpenFile* open_file_of(const fuse_file_info* info) { return reinterpret_cast<OpenFile*>(info->fh); }
+
 FileHandle* file_of(const fuse_file_info* info) {
   if (info == nullptr) return nullptr;
-  auto* const handle = reinterpret_cast<FileHandle*>(info->fh);
+  FileHandle* const handle = open_file_of(info)->handle.get();
   RequestCount::is_for(*handle->tree);
   return handle;
 }
@@ -193,13 +224,36 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t n
   answer(req, [&] { reply_status(req, fs_of(req).rename(caller_of(req), parent, name, new_parent, new_name, flags)); });
 }
 
-// Node ids belong to one tree and generation, and every change to a tree goes through the mount or begins a new generation:
-// pages read before are still good. What a file's disk has to say, it says at once or at fsync: only from another machine does
-// news come at close.
-void present(fuse_file_info& info, FileHandle* handle) {
-  info.fh = reinterpret_cast<uint64_t>(handle);
-  info.keep_cache = 1;
-  info.noflush = handle->tree->directory->is_local() ? 1 : 0;
+/** What the kernel remembers of a file's attributes is no longer so. */
+void forget_attributes(fuse_req_t req, NodeId id) {
+  (void)fuse_lowlevel_notify_inval_inode(service_of(req).session, id, -1, 0);
+}
+
+/**
+ * Prepares the reply to OPEN or CREATE. Answers what the kernel will name the open file by.
+ *
+ * Node ids belong to one tree and generation, and every change to a tree goes through the mount or begins a new generation: pages
+ * read before are still good, unless it was written to without them. What a file's disk has to say, it says at once or at fsync: only
+ * from another machine does news come at close.
+ */
+std::unique_ptr<OpenFile> present(fuse_req_t req, NodeId id, std::unique_ptr<FileHandle> handle, fuse_file_info& info) {
+  FuseService& service = service_of(req);
+  const bool prefers_pages = os::is_plain_read(info.flags) && handle->node->is_small;
+  auto way = service.passthrough.join(id, handle->fd->get(), prefers_pages);
+  auto file = std::make_unique<OpenFile>(std::move(handle), std::move(way), info.flags);
+  info.fh = reinterpret_cast<uint64_t>(file.get());
+  info.keep_cache = file->way->is_direct() || file->renews_pages ? 0 : 1;
+  info.noflush = file->handle->tree->directory->is_local() ? 1 : 0;
+  return file;
+}
+
+/** Nobody asks before each write then: the set-id bits go when the file is opened. */
+Status prepare_unseen_writes(fuse_req_t req, NodeId id, const OpenFile& file) {
+  if (!file.writes_unseen || caller_of(req).uid == 0) return Status();
+  const auto cleared = fs_of(req).clear_set_ids(*file.handle);
+  if (!cleared.ok()) return cleared.failure();
+  if (*cleared) forget_attributes(req, id);
+  return Status();
 }
 
 void on_open(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
@@ -209,8 +263,13 @@ void on_open(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
       reply_error(req, handle.error());
       return;
     }
-    FileHandle* const opened = handle->release();
-    present(*info, opened);
+    auto file = present(req, id, *std::move(handle), *info);
+    if (const Status prepared = prepare_unseen_writes(req, id, *file); !prepared.ok()) {
+      reply_status(req, prepared);
+      return;
+    }
+    OpenFile* const opened = file.release();
+    KernelIo::reply_with_backing(opened->way->backing());
     if (fuse_reply_open(req, info) == -ENOENT) delete opened;
   });
 }
@@ -224,8 +283,8 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
       return;
     }
     const fuse_entry_param param = entry_param(created->entry);
-    FileHandle* const opened = created->handle.release();
-    present(*info, opened);
+    OpenFile* const opened = present(req, param.ino, std::move(created->handle), *info).release();
+    KernelIo::reply_with_backing(opened->way->backing());
     if (fuse_reply_create(req, &param, info) == -ENOENT) {
       delete opened;
       fs.forget(param.ino, 1);
@@ -248,7 +307,7 @@ void on_write_buf(fuse_req_t req, fuse_ino_t, fuse_bufvec* source, off_t offset,
   answer(req, [&] {
     const FileHandle& file = *file_of(info);
     if (KernelIo::request_clears_set_ids()) {
-      if (const Status cleared = fs_of(req).clear_set_ids(file); !cleared.ok()) return reply_status(req, cleared);
+      if (const auto cleared = fs_of(req).clear_set_ids(file); !cleared.ok()) return reply_error(req, cleared.error());
     }
     fuse_bufvec target = FUSE_BUFVEC_INIT(fuse_buf_size(source));
     target.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
@@ -273,8 +332,10 @@ void on_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
   });
 }
 
-void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
-  delete file_of(info);
+void on_release(fuse_req_t req, fuse_ino_t id, fuse_file_info* info) {
+  (void)file_of(info);
+  const std::unique_ptr<OpenFile> file(open_file_of(info));
+  if (file->writes_unseen) forget_attributes(req, id);  // of what was written to a mapping the kernel tells no time
   reply_error(req, 0);
 }
 
@@ -394,7 +455,7 @@ void on_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t leng
     const FileHandle& file = *file_of(info);
     // The request does not say it: whoever is not root may not leave set-id bits on what he changes.
     if (caller_of(req).uid != 0) {
-      if (const Status cleared = fs_of(req).clear_set_ids(file); !cleared.ok()) return reply_status(req, cleared);
+      if (const auto cleared = fs_of(req).clear_set_ids(file); !cleared.ok()) return reply_error(req, cleared.error());
     }
     reply_status(req, fs_of(req).fallocate(file, mode, offset, length));
   });

@@ -5,6 +5,7 @@
 #include <fuse_lowlevel.h>
 
 #include "kernel_io.h"
+#include "passthrough.h"
 #include "redirect_fs.h"
 
 namespace obfs {
@@ -14,6 +15,7 @@ struct FuseService {
   RedirectFs& fs;
   fuse_session* session = nullptr;
   KernelIo kernel_io = {};
+  Passthrough passthrough{kernel_io};
 };
 
 /** The table of low-level operations; a session's user data is its FuseService. */

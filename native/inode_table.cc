@@ -14,6 +14,9 @@ namespace {
 /** A path may be renamed away between being put together and being walked; after so many times the file counts as lost. */
 constexpr int kPathTries = 8;
 
+/** One request reads so much. */
+constexpr off_t kSmallSize = 128 * 1024;
+
 }  // namespace
 
 FdRef DescriptorCache::find(Node& node) {
@@ -261,6 +264,8 @@ Result<FdRef> InodeTable::readable(Node& node) {
   if (FdRef fd = descriptors_.find_readable(node)) return fd;
   auto opened = open(node, os::access_flags(O_RDONLY));
   if (!opened.ok()) return opened.failure();
+  struct stat attr;
+  node.is_small = fstat(opened->get(), &attr) == 0 && attr.st_size <= kSmallSize;
   return descriptors_.keep_readable(node, *std::move(opened));
 }
 

@@ -44,6 +44,9 @@ class Node {
   const TreeRef tree;
   const FileKey key;
 
+  std::atomic<bool> is_small = false;            ///< it was when its descriptor was opened for reading
+  std::atomic<bool> has_outdated_pages = false;  ///< what the kernel keeps of it may be older than the file
+
  private:
   friend class InodeTable;
   friend class DescriptorCache;

@@ -1,11 +1,13 @@
 #include "kernel_io.h"
 
 #include <linux/fuse.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "fuse_ops.h"
 
@@ -15,7 +17,22 @@ namespace {
 
 constexpr uint32_t kWanted = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2;
 
+// Linux 6.9, later than the headers that we build with.
+constexpr uint32_t kPassthrough = 1U << (37 - 32);
+constexpr uint32_t kOpenPassthrough = 1U << 7;
+struct BackingMap {
+  int32_t fd;
+  uint32_t flags;
+  uint64_t padding;
+};
+constexpr unsigned long kBackingOpen = _IOW(229, 1, BackingMap);
+constexpr unsigned long kBackingClose = _IOW(229, 2, uint32_t);
+
+/** The words of the reply to INIT. */
+enum InitWord { kFlags = 3, kMoreFlags = 8, kMostStacked = 9, kInitWords = 16 };
+
 thread_local bool clears_set_ids = false;
+thread_local int32_t backing_to_reply = 0;
 
 KernelIo& kernel_io_of(void* user_data) { return static_cast<FuseService*>(user_data)->kernel_io; }
 
@@ -30,7 +47,9 @@ void note_offer(KernelIo& io, const fuse_in_header& header, ssize_t size) {
   // Before 7.36 the body was shorter; major, minor, readahead and flags have always been there.
   const auto* const offer = body_of<uint32_t[4]>(&header, size);
   if (offer == nullptr) return;
-  io.offered = (*offer)[3];
+  io.offered = (*offer)[kFlags];
+  const auto* const longer = body_of<uint32_t[5]>(&header, size);
+  io.offered_more = longer != nullptr && (io.offered & FUSE_INIT_EXT) != 0 ? (*longer)[4] : 0;
   io.init_request = header.unique;
 }
 
@@ -58,28 +77,62 @@ ssize_t read_request(int fd, void* buffer, size_t size, void* user_data) {
 bool is_init_reply(const KernelIo& io, const iovec* parts, int count) {
   if (io.init_request == 0 || count < 2) return false;
   const auto& header = *static_cast<const fuse_out_header*>(parts[0].iov_base);
-  return header.unique == io.init_request && header.error == 0 && parts[1].iov_len >= sizeof(uint32_t[4]);
+  return header.unique == io.init_request && header.error == 0 && parts[1].iov_len >= sizeof(uint32_t[kInitWords]);
+}
+
+void ask_for_more(KernelIo& io, uint32_t* reply) {
+  reply[kFlags] |= kWanted & io.offered;
+  if (!io.wants_passthrough || (io.offered_more & kPassthrough) == 0) return;
+  reply[kFlags] |= FUSE_INIT_EXT;
+  reply[kMoreFlags] |= kPassthrough;
+  reply[kMostStacked] = 1;
+  io.passes_through_ = true;
+}
+
+/** The reply to OPEN ends with what was opened, that to CREATE too. */
+void name_backing(const iovec& reply, int32_t backing) {
+  auto* const opened = reinterpret_cast<fuse_open_out*>(static_cast<char*>(reply.iov_base) + reply.iov_len) - 1;
+  opened->open_flags |= kOpenPassthrough;
+  opened->padding = static_cast<uint32_t>(backing);
 }
 
 ssize_t send_reply(int fd, iovec* parts, int count, void* user_data) {
   KernelIo& io = kernel_io_of(user_data);
   if (is_init_reply(io, parts, count)) {
-    static_cast<uint32_t*>(parts[1].iov_base)[3] |= kWanted & io.offered;
+    ask_for_more(io, static_cast<uint32_t*>(parts[1].iov_base));
     io.init_request = 0;
   }
+  const int32_t backing = std::exchange(backing_to_reply, 0);
+  if (backing != 0 && count >= 2 && parts[1].iov_len >= sizeof(fuse_open_out)) name_backing(parts[1], backing);
   return writev(fd, parts, count);
 }
 
 }  // namespace
 
-Status KernelIo::attach(fuse_session* session) {
+Status KernelIo::attach(fuse_session* session, bool passthrough) {
+  wants_passthrough = passthrough;
+  device_ = fuse_session_fd(session);
   fuse_custom_io hooks = {};
   hooks.read = read_request;
   hooks.writev = send_reply;
-  const int done = fuse_session_custom_io(session, &hooks, fuse_session_fd(session));
+  const int done = fuse_session_custom_io(session, &hooks, device_);
   return done == 0 ? Status() : Status(Errno{-done});
 }
 
 bool KernelIo::request_clears_set_ids() { return clears_set_ids; }
+
+int32_t KernelIo::open_backing(int fd) {
+  if (!passes_through_) return 0;
+  BackingMap map = {fd, 0, 0};
+  const int backing = ioctl(device_, kBackingOpen, &map);
+  return backing > 0 ? backing : 0;
+}
+
+void KernelIo::close_backing(int32_t backing) {
+  auto id = static_cast<uint32_t>(backing);
+  (void)ioctl(device_, kBackingClose, &id);
+}
+
+void KernelIo::reply_with_backing(int32_t backing) { backing_to_reply = backing; }
 
 }  // namespace obfs

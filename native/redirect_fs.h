@@ -63,7 +63,7 @@ struct AttributeChange {
 /** An open file: what the kernel's file handle points to. Who only reads shares the descriptor with others, and its position. */
 class FileHandle {
  public:
-  FileHandle(FdRef opened, TreeRef in_tree) : fd(std::move(opened)), tree(std::move(in_tree)) {
+  FileHandle(FdRef opened, NodeRef of_node) : fd(std::move(opened)), node(std::move(of_node)), tree(node->tree) {
     ++tree->directory->statistics.open_files;
   }
   ~FileHandle() { --tree->directory->statistics.open_files; }
@@ -71,7 +71,8 @@ class FileHandle {
   FileHandle& operator=(const FileHandle&) = delete;
 
   const FdRef fd;
-  const TreeRef tree;
+  const NodeRef node;
+  const TreeRef& tree;
 };
 
 /** An open directory, read sequentially; its lock serialises readers of one handle. */
@@ -140,8 +141,11 @@ class RedirectFs {
   Result<CreatedFile> create(const Caller& caller, NodeId parent, const char* name, mode_t mode, int flags);
   /** To be called after data was written to a file, by whatever means. */
   void wrote(const FileHandle& file);
-  /** What the kernel does to a file before whoever may not set these bits writes to it. After a failure nothing may be written. */
-  Status clear_set_ids(const FileHandle& file);
+  /**
+   * What the kernel does to a file before whoever may not set these bits writes to it. Answers whether there were any; after a failure
+   * nothing may be written.
+   */
+  Result<bool> clear_set_ids(const FileHandle& file);
   Status fallocate(const FileHandle& file, int mode, off_t offset, off_t length);
   Result<std::string> getxattr(const Caller& caller, NodeId id, const char* name, size_t size);
   Result<std::string> listxattr(const Caller& caller, NodeId id, size_t size);

@@ -48,7 +48,7 @@ Status RedirectFs::apply(const Target& file, NodeId id, const AttributeChange& c
     if (!opened.ok()) return opened.failure();
     const FileHandle& written = handle == nullptr ? **opened : *handle;
     if (change.clears_set_ids) {
-      if (const Status cleared = clear_set_ids(written); !cleared.ok()) return cleared;
+      if (const auto cleared = clear_set_ids(written); !cleared.ok()) return cleared.failure();
     }
     if (const Status done = status_of(ftruncate(written.fd->get(), *change.size)); !done.ok()) return done;
   }

@@ -37,7 +37,7 @@ Result<std::unique_ptr<FileHandle>> RedirectFs::open(NodeId id, int flags) {
   RequestCount::is_for(*node->tree);
   auto fd = os::is_plain_read(flags) ? inodes_.readable(*node) : inodes_.open_anew(*node, os::access_flags(flags));
   if (!fd.ok()) return fd.failure();
-  return std::make_unique<FileHandle>(*std::move(fd), node->tree);
+  return std::make_unique<FileHandle>(*std::move(fd), node);
 }
 
 Result<CreatedFile> RedirectFs::create(const Caller& caller, NodeId parent, const char* name, mode_t mode, int flags) {
@@ -62,19 +62,21 @@ Result<CreatedFile> RedirectFs::create(const Caller& caller, NodeId parent, cons
     forget(entry->id, 1);
     return Errno{ESTALE};  // something else took the name meanwhile; the kernel looks it up anew
   }
-  return CreatedFile{*entry, std::make_unique<FileHandle>(std::make_shared<const UniqueFd>(*std::move(fd)), at->tree)};
+  auto opened = std::make_shared<const UniqueFd>(*std::move(fd));
+  return CreatedFile{*entry, std::make_unique<FileHandle>(std::move(opened), inodes_.find(entry->id))};
 }
 
 void RedirectFs::wrote(const FileHandle& file) { file.tree->note_change(); }
 
-Status RedirectFs::clear_set_ids(const FileHandle& file) {
+Result<bool> RedirectFs::clear_set_ids(const FileHandle& file) {
   struct stat attr;
   if (fstat(file.fd->get(), &attr) != 0) return last_errno();
   // Without the right to execute, the set-group bit means something else.
   mode_t cleared = S_ISUID;
   if ((attr.st_mode & S_IXGRP) != 0) cleared |= S_ISGID;
-  if ((attr.st_mode & cleared) == 0) return Status();
-  return status_of(fchmod(file.fd->get(), attr.st_mode & 07777 & ~cleared));
+  if ((attr.st_mode & cleared) == 0) return false;
+  if (fchmod(file.fd->get(), attr.st_mode & 07777 & ~cleared) != 0) return last_errno();
+  return true;
 }
 
 Status RedirectFs::fallocate(const FileHandle& file, int mode, off_t offset, off_t length) {

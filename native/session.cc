@@ -51,6 +51,15 @@ void fit_to_limit(RedirectFs::Options& fs) {
   fs.pinned_descriptors = std::min(fs.pinned_descriptors, available / 2);
 }
 
+/** Whether set-id programs work on the mount: the last word counts. */
+bool lets_set_ids(const std::vector<std::string>& mount_options) {
+  bool lets = true;
+  for (const std::string& option : mount_options) {
+    if (option == "suid" || option == "nosuid") lets = option == "suid";
+  }
+  return lets;
+}
+
 // Signals are the Node thread's: a loop thread that took one would end with EINTR.
 class SignalsBlocked {
  public:
@@ -101,7 +110,8 @@ bool Session::mount(const Options& options, MountFailure& failure) {
     return false;
   }
   service_->session = session;
-  const Status attached = service_->kernel_io.attach(session);
+  const bool wants_passthrough = options.fs.cache_names && !lets_set_ids(options.mount_options);
+  const Status attached = service_->kernel_io.attach(session, wants_passthrough);
   if (!attached.ok()) failure = {"fuse_session_custom_io", options.prefix, attached.error()};
   return attached.ok();
 }

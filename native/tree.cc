@@ -66,7 +66,20 @@ void Tree::note_change() {
   ++directory->changes_;
 }
 
-bool Tree::is_outdated() const { return directory->changes_ - changes_at_start_ > own_changes_; }
+void Tree::begin_unseen_writes() {
+  ++own_unseen_writers_;
+  ++directory->unseen_writers_;
+}
+
+void Tree::end_unseen_writes() {
+  note_change();
+  --directory->unseen_writers_;
+  --own_unseen_writers_;
+}
+
+bool Tree::is_outdated() const {
+  return directory->changes_ - changes_at_start_ > own_changes_ || directory->unseen_writers_ > own_unseen_writers_;
+}
 
 Identity Tree::identity_of(const Caller& caller) const {
   if (is_mapped() && caller.uid == viewer.uid) {

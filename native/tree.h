@@ -80,7 +80,8 @@ class TreeDirectory : public std::enable_shared_from_this<TreeDirectory> {
   std::unique_ptr<Backing> backing_;
   struct stat attr_;
   bool is_local_ = false;
-  std::atomic<int64_t> changes_ = 0;  ///< by all views, ever
+  std::atomic<int64_t> changes_ = 0;         ///< by all views, ever
+  std::atomic<int64_t> unseen_writers_ = 0;  ///< through all views, now
 
   std::mutex mutex_;
   std::map<ViewKey, std::weak_ptr<Tree>> views_;  ///< guarded by mutex_; a view lives as long as its nodes do
@@ -100,7 +101,11 @@ class Tree {
   /** Notes a change made through this view, so that the directory's other views end at their next use. */
   void note_change();
 
-  /** Whether the directory was changed through another view since this one began. */
+  /** Somebody may write to a file through this view without us hearing of it, until `end_unseen_writes`. */
+  void begin_unseen_writes();
+  void end_unseen_writes();
+
+  /** Whether the directory was changed through another view since this one began, or may be by now. */
   bool is_outdated() const;
 
   /** As whom a caller's operations run on the files: itself, or the tree's owner for the viewer of a mapped view. */
@@ -119,6 +124,7 @@ class Tree {
 
   const int64_t changes_at_start_;
   std::atomic<int64_t> own_changes_ = 0;
+  std::atomic<int64_t> own_unseen_writers_ = 0;
 };
 
 /**

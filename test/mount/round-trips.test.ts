@@ -1,8 +1,7 @@
 import { chownSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readStatistics } from '../../src/fs/mount-statistics.ts';
-import { createRunDirectory, prefixFiles } from '../../src/fs/run-directory.ts';
+import { settledCount } from '../helpers/request-count.ts';
 import {
   anna,
   createScratchMount,
@@ -16,6 +15,7 @@ import {
 /**
  * How many requests each call costs once everything is warm: `tree` at the tree root, `shared` at the shared root, `none` at a tree
  * root whose names are not cached. All paths are three names deep, so `none` asks at least three times for each.
+ * What is written to while open may have its attributes asked for again, or not: it depends on how soon the close before is told.
  */
 const REQUESTS = {
   'stat of a known path': { tree: 0, shared: 1, none: 3 },
@@ -23,8 +23,8 @@ const REQUESTS = {
   'stat through a link': { tree: 0, shared: 2, none: 6 },
   'open, read and close': { tree: 1, shared: 2, none: 5 },
   'reading a directory': { tree: 1, shared: 2, none: 5 },
-  'create, write and close': { tree: 5, shared: 6, none: 6 },
-  'open, ten writes and close': { tree: 11, shared: 12, none: 15 },
+  'create, write and close': { tree: 4, shared: 5, none: 6 },
+  'open, ten writes and close': { tree: 3, shared: 4, none: 15 },
   rename: { tree: 3, shared: 5, none: 7 },
   unlink: { tree: 2, shared: 3, none: 4 },
 } as const;
@@ -55,7 +55,6 @@ const BODIES: Record<Call, string> = {
 
 const WARM_UP = 20;
 const COUNTED = 50;
-const SETTLE_DEADLINE_MS = 10_000;
 
 const ways = [
   { way: 'tree', options: [], isTreeRoot: true },
@@ -87,10 +86,16 @@ for (const backing of ['handles', 'paths']) {
         const before = await settledCount(scratch);
         await repeat(caller, call, { directory, from: WARM_UP, to: WARM_UP + COUNTED });
         const requests = (await settledCount(scratch)) - before;
-        expect(requests / COUNTED).toBe(REQUESTS[call][way]);
+        const most = REQUESTS[call][way];
+        expect(requests / COUNTED).toBeLessThanOrEqual(most);
+        expect(requests / COUNTED).toBeGreaterThanOrEqual(isExact(call, way) ? most : most - 1);
       });
     },
   );
+}
+
+function isExact(call: Call, way: (typeof ways)[number]['way']): boolean {
+  return call !== 'open, ten writes and close' || way === 'none';
 }
 
 function fillTree(scratch: ScratchMount): void {
@@ -117,20 +122,4 @@ async function repeat(
     const [directory, from, to] = args, buffer = Buffer.alloc(4096);
     for (let i = from; i < to; i++) { ${BODIES[call]}; }`;
   await caller.call(loop, range.directory, range.from, range.to);
-}
-
-/** Requests that were answered so far, once no more come: the kernel sends RELEASE after close has returned. */
-async function settledCount({ stateDir, prefix }: ScratchMount): Promise<number> {
-  const { statistics } = prefixFiles(createRunDirectory(stateDir), prefix);
-  const deadline = Date.now() + SETTLE_DEADLINE_MS;
-  for (let last = -1, repeats = 0; Date.now() < deadline;) {
-    const counts = await readStatistics(statistics);
-    if (counts === undefined) throw new Error('the mount process does not tell its statistics');
-    const sum = counts.reduce((total, { operations }) => total + operations, 0);
-    const isAtRest = sum === last && counts.every(({ openFiles }) => openFiles === 0);
-    repeats = isAtRest ? repeats + 1 : 0;
-    if (repeats === 3) return sum;
-    last = sum;
-  }
-  throw new Error('requests keep coming');
 }
