@@ -16,6 +16,7 @@
 #include "js_values.h"
 #include "session.h"
 #include "tree_clone.h"
+#include "tree_writers.h"
 
 namespace obfs {
 
@@ -304,6 +305,43 @@ Napi::Value start_clone(const Napi::CallbackInfo& info) {
   return clone_handle(env, control, promise->Promise());
 }
 
+class WriterSearch : public Napi::AsyncWorker {
+ public:
+  WriterSearch(Napi::Env env, std::string root, size_t count_max)
+      : Napi::AsyncWorker(env), promise(env), root_(std::move(root)), count_max_(count_max) {}
+
+  const Napi::Promise::Deferred promise;
+
+ protected:
+  void Execute() override { found_ = files_open_for_writing(root_, count_max_); }
+  void OnOK() override {
+    if (found_.ok()) {
+      auto paths = Napi::Array::New(Env());
+      for (uint32_t i = 0; i < found_->size(); ++i) paths[i] = Napi::String::New(Env(), (*found_)[i]);
+      promise.Resolve(paths);
+    } else {
+      promise.Reject(system_error(Env(), found_.error(), "fcntl", root_).Value());
+    }
+  }
+
+ private:
+  const std::string root_;
+  const size_t count_max_;
+  Result<std::vector<std::string>> found_ = Errno{EIO};
+};
+
+/** filesOpenForWriting(root, countMax): paths below root. */
+Napi::Value files_open_for_writing_below(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsString() || !info[1].IsNumber()) {
+    throw Napi::TypeError::New(env, "filesOpenForWriting takes a directory and a number");
+  }
+  auto* const work = new WriterSearch(env, info[0].As<Napi::String>(), info[1].As<Napi::Number>().Uint32Value());
+  const Napi::Value promise = work->promise.Promise();
+  work->Queue();
+  return promise;
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment);
   exports.Set("startMount", Napi::Function::New(env, start_mount));
@@ -314,6 +352,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("flockTry", Napi::Function::New(env, flock_try));
   exports.Set("openMappedNamespace", Napi::Function::New(env, open_mapped_namespace_for));
   exports.Set("flockWait", Napi::Function::New(env, flock_wait));
+  exports.Set("filesOpenForWriting", Napi::Function::New(env, files_open_for_writing_below));
   exports.Set("cloneTree", Napi::Function::New(env, start_clone));
   return exports;
 }

@@ -21,6 +21,11 @@ export interface NativeAddon {
   keepCapabilities(numbers: readonly number[]): void;
   /** Whether the lock was taken (flock LOCK_NB). */
   flockTry(fd: number, exclusive: boolean): boolean;
+  /**
+   * Files below `root` that somebody can write to now, at most `countMax`, relative to it. Fails with EOPNOTSUPP where neither
+   * descriptors nor mappings can be told so. Linux.
+   */
+  filesOpenForWriting(root: string, countMax: number): Promise<string[]>;
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
   /**

@@ -17,6 +17,7 @@ import { RoomKeeper, type AutoPrune } from './store-room.ts';
 import { diskFull, diskSpace, isForWantOfSpace, type DiskSpace } from './store-space.ts';
 import { measureUsage } from './store-usage.ts';
 import type { BuildRequest, PausedStore, ResultRecord, Store, StoreUsage } from './store.ts';
+import { describeHolds, holdsOf, type TreeHold } from './tree-holders.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
 export interface DirectoryStoreOptions {
@@ -263,7 +264,12 @@ class DirectoryStore implements Store {
       await checkpoint('result-begun');
       const outcome = await fill(tmp);
       await checkpoint('result-filled');
-      if (outcome.status === 'ok') await this.#save(id, base, signal);
+      if (outcome.status === 'ok') {
+        // From here on it must be what it is now. (Its log is ours.)
+        const holds = await holdsOf(join(tmp, 'rootfs'));
+        if (holds.length > 0) return stillHeld(holds);
+        await this.#save(id, base, signal);
+      }
       return outcome.status === 'failed' ? await this.#withReason(outcome) : outcome;
     } catch (error) {
       if (signal.aborted) return { status: 'cancelled' };
@@ -312,6 +318,14 @@ class DirectoryStore implements Store {
     await durability.names(layout.results);
     await checkpoint('result-saved');
   }
+}
+
+function stillHeld(holds: readonly TreeHold[]): StepOutcome {
+  const what = describeHolds(holds);
+  return {
+    status: 'failed',
+    message: `the step has ended, but its files could still be changed: it left open ${what}`,
+  };
 }
 
 function makerOf(holder: LockHolder | undefined): string {
