@@ -14,7 +14,7 @@ import { recover, removeLockFiles } from './store-recovery.ts';
 import { ResultRemover, type Removed } from './store-removal.ts';
 import { removeUnfinishedReserves, StoreReserve } from './store-reserve.ts';
 import { RoomKeeper, type AutoPrune } from './store-room.ts';
-import { diskFull, diskSpace, isForWantOfSpace, type DiskSpace } from './store-space.ts';
+import { diskFull, diskSpace, isDiskFull, isForWantOfSpace, type DiskSpace } from './store-space.ts';
 import { measureUsage } from './store-usage.ts';
 import type { BuildRequest, PausedStore, ResultRecord, Store, StoreUsage } from './store.ts';
 import { describeHolds, holdsOf, type TreeHold } from './tree-holders.ts';
@@ -46,7 +46,9 @@ export interface DirectoryStoreOptions {
  * @throws {ObuilderError} STORE_LAYOUT, STORE_INDEX
  */
 export async function createDirectoryStore(options: DirectoryStoreOptions): Promise<Store> {
-  const layout = await prepareDirectories(options.root);
+  const layout = await prepareDirectories(options.root).catch((error: unknown) => {
+    throw isDiskFull(error) ? diskFull(options.root, 'there is no room for a store', error) : error;
+  });
   const storeLock = await joinStore(layout);
   let index: StoreIndex | undefined;
   try {
@@ -65,10 +67,19 @@ export async function createDirectoryStore(options: DirectoryStoreOptions): Prom
 }
 
 async function prepareDirectories(root: string): Promise<StoreLayout> {
-  await mkdir(root, { recursive: true, mode: 0o700 });
+  await makeRoot(root);
   const layout = new StoreLayout(await realpath(root));
   for (const directory of layout.directories()) await takeDirectory(directory);
   return layout;
+}
+
+/** First by itself: with `recursive` Node says ENOENT when the disk is full. */
+async function makeRoot(root: string): Promise<void> {
+  await mkdir(root, { mode: 0o700 }).catch(async (error: unknown) => {
+    if (errnoCode(error) === 'EEXIST') return;
+    if (errnoCode(error) !== 'ENOENT') throw error;
+    await mkdir(root, { recursive: true, mode: 0o700 });
+  });
 }
 
 /** What a step may reach decides where it may write: the way into the store is for us alone. */
