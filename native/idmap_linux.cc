@@ -5,12 +5,12 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <csignal>
 #include <cstdint>
 #include <thread>
@@ -85,21 +85,17 @@ pid_t fork_in_user_namespace() {
 
 /** A user namespace without anybody in it. */
 Result<UniqueFd> make_user_namespace(const OwnerMapping& owners) {
-  std::array<int, 2> ends;
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return last_errno();
-  const UniqueFd read_end(ends[0]);
-  UniqueFd write_end(ends[1]);
+  const pid_t parent = getpid();
   const pid_t child = fork_in_user_namespace();
   if (child < 0) return last_errno();
   if (child == 0) {
-    // Only until the parent lets go of its end, or is gone.
-    char nothing;
-    close(ends[1]);
-    (void)!read(ends[0], &nothing, 1);
+    // Does nothing until it is killed: not with a pipe, whose end another thread's child might inherit and hold.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (getppid() == parent) pause();
     _exit(0);
   }
   auto made = map_namespace_of(child, owners);
-  write_end = UniqueFd();
+  kill(child, SIGKILL);
   while (waitpid(child, nullptr, __WALL) < 0 && errno == EINTR) continue;
   return made;
 }

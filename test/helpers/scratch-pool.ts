@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type * as Library from '../../src/index.ts';
 import { tryLockFile, type FileLock } from '../../src/fs/file-lock.ts';
@@ -43,14 +43,9 @@ export async function createScratchPool(): Promise<ScratchPool> {
   const directory = makeScratchDirectory();
   const path = (name: string) => join(directory, name);
   const [prefix, homePath, stateDir] = [path('prefix'), path('home'), path('state')];
-  for (const made of [
-    'prefix',
-    'context',
-    'state/images/base/local/bin',
-    'state/sandbox',
-    'state/scoreboard',
-  ])
+  for (const made of ['prefix', 'context', 'state/images/base/local/bin', 'state/scoreboard'])
     mkdirSync(path(made), { recursive: true });
+  mkdirSync(path('state/sandbox'), { mode: 0o700 }); // as the first step makes it
   writeFileSync(path('prefix/host'), 'host');
   writeFileSync(path('context/hello.txt'), 'hello\n');
   writeFileSync(path('state/images/base/.obuilder_profile.sh'), `export PATH=${prefix}/bin:$PATH\n`);
@@ -107,6 +102,13 @@ export async function runBuild(
     output,
     notes,
   };
+}
+
+/** The process that serves the prefix. */
+export function servingPid(scratch: ScratchPool): number {
+  const records = list(scratch.path('state/run')).filter((name) => name.endsWith('.json'));
+  const [record = ''] = records.map((name) => readFileSync(scratch.path(`state/run/${name}`), 'utf8'));
+  return (JSON.parse(record) as { pid: number }).pid;
 }
 
 export function run(script: string): string {
