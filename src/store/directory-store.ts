@@ -15,6 +15,7 @@ import { ResultRemover, type Removed } from './store-removal.ts';
 import { removeUnfinishedReserves, StoreReserve } from './store-reserve.ts';
 import { RoomKeeper, type AutoPrune } from './store-room.ts';
 import { diskFull, diskSpace, isDiskFull, isForWantOfSpace, type DiskSpace } from './store-space.ts';
+import { noteUnsynced, settleUnsynced } from './store-unsynced.ts';
 import { measureUsage } from './store-usage.ts';
 import type { BuildRequest, PausedStore, ResultRecord, Store, StoreUsage } from './store.ts';
 import { describeHolds, holdsOf, type TreeHold } from './tree-holders.ts';
@@ -49,7 +50,7 @@ export async function createDirectoryStore(options: DirectoryStoreOptions): Prom
   const layout = await prepareDirectories(options.root).catch((error: unknown) => {
     throw isDiskFull(error) ? diskFull(options.root, 'there is no room for a store', error) : error;
   });
-  const storeLock = await joinStore(layout);
+  const joined = await joinStore(layout);
   let index: StoreIndex | undefined;
   try {
     const { copier, sync = true, checkpoint = () => Promise.resolve() } = options;
@@ -57,12 +58,16 @@ export async function createDirectoryStore(options: DirectoryStoreOptions): Prom
     index = await reserve.spend(() => new StoreIndex(layout.index, { sync }));
     const parts = { layout, index, copier, reserve, durability: durabilityOf(copier, sync), checkpoint };
     await reserve.spend(() => recover(parts));
+    await reserve.spend(() => settleUnsynced(parts, joined.isAlone));
     await reserve.ensureIfRoom();
-    return new DirectoryStore(parts, storeLock, options.autoPrune);
+    if (!sync) await noteUnsynced(parts);
+    return new DirectoryStore(parts, joined.storeLock, options.autoPrune);
   } catch (error) {
     index?.close();
-    storeLock.release();
+    joined.storeLock.release();
     throw error;
+  } finally {
+    joined.opening.release();
   }
 }
 
@@ -98,8 +103,17 @@ async function takeDirectory(path: string): Promise<void> {
   if ((found.mode & 0o7777) !== 0o700) await chmod(path, 0o700);
 }
 
-/** Answers the lock that says this process has the store open. Whoever comes first clears away old lock files. */
-async function joinStore(layout: StoreLayout): Promise<FileLock> {
+/** How a process has come to have a store open. */
+interface Joined {
+  /** Says that it has, until released. */
+  readonly storeLock: FileLock;
+  /** Whether nobody else has; that stays so until `opening` is released. */
+  readonly isAlone: boolean;
+  readonly opening: FileLock;
+}
+
+/** Whoever comes first clears away what the last ones left for that. */
+async function joinStore(layout: StoreLayout): Promise<Joined> {
   const opening = await lockFile(layout.openLock, 'exclusive');
   try {
     const alone = tryLockFile(layout.storeLock, 'exclusive');
@@ -108,9 +122,11 @@ async function joinStore(layout: StoreLayout): Promise<FileLock> {
       await removeUnfinishedReserves(layout.reserve);
       alone.release();
     }
-    return await lockFile(layout.storeLock, 'shared');
-  } finally {
+    const storeLock = await lockFile(layout.storeLock, 'shared');
+    return { storeLock, isAlone: alone !== undefined, opening };
+  } catch (error) {
     opening.release();
+    throw error;
   }
 }
 

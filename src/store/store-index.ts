@@ -21,11 +21,11 @@ export class StoreIndex {
   readonly #db: Database.Database;
   readonly #sync: boolean;
 
-  /** Without `sync` nothing waits for the disk. @throws {ObuilderError} STORE_INDEX, as every change does. */
+  /** Without `sync` no change waits for the disk. @throws {ObuilderError} STORE_INDEX, as every change does. */
   constructor(path: string, { sync = true }: { readonly sync?: boolean } = {}) {
     this.#path = path;
     this.#sync = sync;
-    this.#db = openDatabase(path, sync ? 'NORMAL' : 'OFF');
+    this.#db = openDatabase(path);
   }
 
   /** Records a result made now from `parent`, durably. Doing so again renews it. */
@@ -141,12 +141,12 @@ export class StoreIndex {
   }
 }
 
-function openDatabase(path: string, synchronous: 'NORMAL' | 'OFF'): Database.Database {
+function openDatabase(path: string): Database.Database {
   let db: Database.Database | undefined;
   try {
     db = new Database(path, { timeout: BUSY_TIMEOUT_MS });
     db.pragma('journal_mode = WAL');
-    db.pragma(`synchronous = ${synchronous}`);
+    db.pragma('synchronous = NORMAL');
     // OBuilder never enforces its foreign key, so its stores may hold rows whose parent is gone.
     db.pragma('foreign_keys = OFF');
     db.exec(SCHEMA);

@@ -16,7 +16,7 @@ export class StoreLayout {
   readonly locks: string;
   /** Held shared by every open store: whoever gets it exclusively is alone. */
   readonly storeLock: string;
-  /** Held while opening, so that being alone stays true for as long as the opener needs it. */
+  /** Held while opening: being alone stays true for as long as the opener needs it, and nobody works on what is not in order yet. */
   readonly openLock: string;
   /** Passed through by every step that begins: who holds it keeps steps from beginning. */
   readonly gateLock: string;

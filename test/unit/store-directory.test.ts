@@ -237,6 +237,53 @@ describe('opening', () => {
   });
 });
 
+describe('a store that does not sync', () => {
+  const notes = () => readdirSync(join(root, 'state')).filter((name) => name.startsWith('unsynced-'));
+
+  async function openUnsynced(): Promise<Store> {
+    const store = await createDirectoryStore({ root, copier: createRsyncCopier(), sync: false });
+    opened.push(store);
+    return store;
+  }
+
+  function closeAll(): void {
+    for (const store of opened.splice(0)) store.close();
+  }
+
+  async function changeCache(store: Store, name: string): Promise<void> {
+    const cache = await store.openCache(name);
+    writeFileSync(join(cache.directory, 'x'), 'x');
+    await cache.release();
+  }
+
+  it('loses what it saved since the machine last went down, and nothing else', async () => {
+    await save(await openStore(), 'before');
+    closeAll();
+    const store = await openUnsynced();
+    await save(store, 'since', 'before');
+    await changeCache(store, 'c');
+    closeAll();
+    const [note = ''] = notes();
+    const [, since = ''] = readFileSync(join(root, 'state', note), 'utf8').split('\n');
+    writeFileSync(join(root, 'state', note), `another start of the machine\n${since}\n`);
+    const reopened = await openStore();
+    expect(reopened.records().map(({ id, childCount }) => [id, childCount])).toEqual([[idOf('before'), 0]]);
+    expect(readdirSync(join(root, 'result'))).toEqual([idOf('before')]);
+    expect(readdirSync(join(root, 'cache'))).toEqual([]);
+    expect(notes()).toEqual([]);
+  });
+
+  it('keeps everything while the machine runs, and is as good as any once somebody else has opened it', async () => {
+    const store = await openUnsynced();
+    await save(store, 'a');
+    await openStore();
+    expect(notes()).toHaveLength(1);
+    closeAll();
+    expect((await openStore()).records()).toHaveLength(1);
+    expect(notes()).toEqual([]);
+  });
+});
+
 describe('sharing by hard links', () => {
   const sameSizeAndTime: (directory: string) => Promise<{ status: 'ok' }> = (directory) => {
     const file = join(directory, 'rootfs/changed');
