@@ -1,11 +1,12 @@
-// npm run bench -- fs|spec    what is measured, and how to read it: docs/performance.md
+// npm run bench -- fs|spec|parallel    what is measured, and how to read it: docs/performance.md
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { ObuilderError } from '../../src/errors.ts';
 import { fsCommand } from './fs.ts';
+import { parallelCommand } from './parallel.ts';
 import { specCommand } from './spec.ts';
 
-const COMMANDS = [fsCommand, specCommand] as CommandModule[];
+const COMMANDS = [fsCommand, specCommand, parallelCommand] as CommandModule[];
 
 try {
   await yargs(hideBin(process.argv))
