@@ -79,6 +79,8 @@ class Build {
   readonly #shared: SharedBuilds;
   readonly #request: BuildRequest;
   readonly #total: number;
+  /** Keeps the results from being removed that later steps may need. */
+  readonly #holds: { release(): void }[] = [];
   #index = 0;
   #hasSaved = false;
 
@@ -90,9 +92,13 @@ class Build {
   }
 
   async run(spec: Spec): Promise<BuildResult> {
-    const made = await this.#stage(spec, new Map());
-    if (made.status !== 'made') return made;
-    return { status: this.#hasSaved ? 'saved' : 'loaded', id: made.id };
+    try {
+      const made = await this.#stage(spec, new Map());
+      if (made.status !== 'made') return made;
+      return { status: this.#hasSaved ? 'saved' : 'loaded', id: made.id };
+    } finally {
+      for (const hold of this.#holds) hold.release();
+    }
   }
 
   async #stage(spec: Spec, outerScope: Scope): Promise<Made | Ended> {
@@ -158,6 +164,9 @@ class Build {
         status = outcome.status;
         return outcome;
       }
+      const hold = await this.#host.store.hold(id);
+      if (hold === undefined) throw resultGone(id);
+      this.#holds.push(hold);
       status = outcome.status === 'saved' ? 'built' : 'cached';
       this.#hasSaved ||= outcome.status === 'saved';
       this.#note(outcome.status === 'saved' ? `---> saved as "${id}"` : `---> using "${id}" from cache`);

@@ -11,7 +11,8 @@ import { createMountedPrefix } from '../sandbox/mounted-prefix.ts';
 import { endProcessesOf } from '../sandbox/processes.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
 import { chooseCopier } from '../store/choose-copier.ts';
-import { createDirectoryStore } from '../store/directory-store.ts';
+import { createDirectoryStore, type DirectoryStoreOptions } from '../store/directory-store.ts';
+import { verifyStore, type StoreProblem } from '../store/store-verify.ts';
 import type { Store } from '../store/store.ts';
 import type { HostOptions, StoreOptions } from './host-options.ts';
 import { programArgv } from './program.ts';
@@ -28,9 +29,12 @@ export interface BuildHost {
 }
 
 /** The one place that chooses implementations. Nothing is mounted or made before a step needs it. */
-export async function composeBuildHost(options: HostOptions): Promise<BuildHost> {
+export async function composeBuildHost(
+  options: HostOptions,
+  storeUse: Pick<DirectoryStoreOptions, 'sync' | 'autoPrune'> = {},
+): Promise<BuildHost> {
   const copier = await chooseCopier(options.store);
-  const store = await createDirectoryStore({ root: options.store.directory, copier });
+  const store = await createDirectoryStore({ root: options.store.directory, copier, ...storeUse });
   const { uids, homePath, prefix, prefixMode, scoreboard, stateDir } = options;
   const mountedPrefix = createMountedPrefix({
     prefix,
@@ -80,13 +84,25 @@ export function buildUsersOf(options: { homePath: string }): BuildUsers {
  * @throws {ObuilderError} STORE_MISSING: a mistyped path must not become a new store.
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
+  return await createDirectoryStore(await existingStore(options));
+}
+
+/** What is wrong with a store; store/store-verify.ts says more. @throws {ObuilderError} STORE_MISSING */
+export async function verifyStoreOf(
+  options: StoreOptions,
+  request: { readonly dryRun: boolean },
+): Promise<readonly StoreProblem[]> {
+  return await verifyStore(await existingStore(options), request);
+}
+
+async function existingStore(options: StoreOptions): Promise<DirectoryStoreOptions> {
   const { directory } = options;
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) {
     throw new ObuilderError('STORE_MISSING', `${directory}: there is no store`, {
       hint: 'name one with --store=auto:DIR; the first build makes it',
     });
   }
-  return await createDirectoryStore({ root: directory, copier: await chooseCopier(options) });
+  return { root: directory, copier: await chooseCopier(options) };
 }
 
 /** All at once: each may take a while, and the mount that they wait for is gone. */

@@ -7,9 +7,11 @@ import { cleanCommand } from './commands/clean.ts';
 import { deleteCommand } from './commands/delete.ts';
 import { dockerfileCommand } from './commands/dockerfile.ts';
 import { execCommand } from './commands/exec.ts';
+import { flushCommand } from './commands/flush.ts';
 import { healthcheckCommand } from './commands/healthcheck.ts';
 import { logCommand } from './commands/log.ts';
 import { mountCommand } from './commands/mount.ts';
+import { pruneCommand } from './commands/prune.ts';
 import { scoreboardCommand } from './commands/scoreboard.ts';
 import { specCommand } from './commands/spec.ts';
 import { statusCommand } from './commands/status.ts';
@@ -28,7 +30,9 @@ const COMMANDS = [
   logCommand,
   storeCommand,
   deleteCommand,
+  pruneCommand,
   cleanCommand,
+  flushCommand,
   mountCommand,
   unmountCommand,
   statusCommand,

@@ -2,14 +2,16 @@ import type { CommandModule } from 'yargs';
 import type { BuildResult } from '../../builder/builder.ts';
 import type { ObuilderVersion } from '../../builder/obuilder-version.ts';
 import { checkRoot } from '../../fs/prefix-path.ts';
+import type { DiskSpace } from '../../store/store-space.ts';
 import { createBuildPrinter } from '../build-output.ts';
 import { composeBuildHost } from '../compose.ts';
 import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK } from '../exit-codes.ts';
 import { hostOptionsOf, withHostFlags, type HostArguments } from '../host-options.ts';
 import { interruption } from '../interruption.ts';
+import { bytesOf, storeUseFlags, type StoreUseArguments } from '../space-options.ts';
 import { idsOption, readContext, readSecrets, readSpec, secretOption } from '../spec-inputs.ts';
 
-interface BuildArguments extends HostArguments {
+interface BuildArguments extends HostArguments, StoreUseArguments {
   f: string;
   context: string;
   ids: ObuilderVersion;
@@ -35,6 +37,7 @@ export const buildCommand: CommandModule<object, BuildArguments> = {
       })
       .option('secret', secretOption)
       .option('ids', idsOption)
+      .options(storeUseFlags)
       .example(
         '$0 build -f examples/sqlite.spec node_modules/better-sqlite3/deps/sqlite3',
         'the main job of the README',
@@ -54,12 +57,19 @@ async function runBuild(argv: BuildArguments): Promise<number> {
     signal: interruption(),
     ids: argv.ids,
   };
-  const host = await composeBuildHost(hostOptionsOf(argv));
+  const host = await composeBuildHost(hostOptionsOf(argv), storeUseOf(argv));
   try {
     return report(await host.builder.build(spec, request));
   } finally {
     await host.close();
   }
+}
+
+function storeUseOf({ sync, 'prune-threshold': threshold }: StoreUseArguments) {
+  if (threshold === undefined) return { sync };
+  const freeBytesMin = (space: DiskSpace) => bytesOf(threshold, space);
+  const removed = (id: string) => console.error(`obuilder-fs: removed ${id} to make room`);
+  return { sync, autoPrune: { freeBytesMin, removed } };
 }
 
 function report(result: BuildResult): number {

@@ -2,9 +2,11 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
 import { errnoCode } from '../../errors.ts';
+import type { StoreProblem } from '../../store/store-verify.ts';
 import type { ResultRecord, Store, StoreUsage } from '../../store/store.ts';
 import { jsonOption } from '../common-options.ts';
-import { openStore } from '../compose.ts';
+import { openStore, verifyStoreOf } from '../compose.ts';
+import { EXIT_FAILURE } from '../exit-codes.ts';
 import { storeOptionsOf, withStoreFlags, type StoreArguments } from '../host-options.ts';
 import { directoryOfResult, idPositional } from '../stored-result.ts';
 
@@ -18,9 +20,9 @@ interface ShowArguments extends ReportArguments {
 
 export const storeCommand: CommandModule = {
   command: 'store <command>',
-  describe: 'See what is in the store',
+  describe: 'See what is in the store, and whether it is in order',
   builder: (yargs: Argv) =>
-    yargs.command([listCommand, showCommand, duCommand] as CommandModule[]).demandCommand(1),
+    yargs.command([listCommand, showCommand, duCommand, verifyCommand] as CommandModule[]).demandCommand(1),
   handler: () => undefined,
 };
 
@@ -56,6 +58,31 @@ const duCommand: CommandModule<object, ReportArguments> = {
       return { json: usageJson(usage), text: usageLines(usage).join('\n') };
     }),
 };
+
+interface VerifyArguments extends ReportArguments {
+  'dry-run': boolean;
+}
+
+const verifyCommand: CommandModule<object, VerifyArguments> = {
+  command: 'verify',
+  describe: 'Compare the index with what is on disk, and put right what differs',
+  builder: (yargs) =>
+    withReportFlags(yargs).option('dry-run', {
+      type: 'boolean',
+      default: false,
+      describe: 'Only tell what is wrong',
+    }),
+  handler: async (argv) => {
+    const problems = await verifyStoreOf(storeOptionsOf(argv), { dryRun: argv['dry-run'] });
+    if (argv.json) console.log(JSON.stringify({ problems }, undefined, 2));
+    else console.log(problems.length === 0 ? 'The store is in order' : problems.map(problemLine).join('\n'));
+    if (problems.some(({ isRepaired }) => !isRepaired)) process.exitCode = EXIT_FAILURE;
+  },
+};
+
+function problemLine({ kind, what, remedy, isRepaired }: StoreProblem): string {
+  return `${isRepaired ? 'repaired' : 'problem '}  ${kind.padEnd(18)}  ${what}: ${remedy}`;
+}
 
 function withReportFlags<T>(yargs: Argv<T>) {
   return withStoreFlags(yargs).option('json', jsonOption);

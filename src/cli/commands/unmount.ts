@@ -40,18 +40,26 @@ export const unmountCommand: CommandModule<object, UnmountArguments> = {
   handler: async (argv) => {
     checkRoot('unmounting');
     const prefix = await canonicalPrefix(argv.prefix);
-    await checkOurs(prefix);
-    const files = prefixFiles(createRunDirectory(argv['state-dir']), prefix);
-    // Who holds a lease on the mount makes it anew once this is over, not before.
-    const change = await lockFile(files.change, 'exclusive');
-    try {
-      await takeAway(prefix, files, argv.force);
-    } finally {
-      change.release();
-    }
+    await unmountPrefix(prefix, argv['state-dir'], argv.force);
     console.log(`obuilder-fs: ${prefix} is unmounted`);
   },
 };
+
+/**
+ * Takes our mount on `prefix` away, and answers when its process has ended.
+ * @throws {ObuilderError} NOT_MOUNTED, NOT_OURS; PREFIX_IN_USE unless by force.
+ */
+export async function unmountPrefix(prefix: string, stateDir: string, force: boolean): Promise<void> {
+  await checkOurs(prefix);
+  const files = prefixFiles(createRunDirectory(stateDir), prefix);
+  // Who holds a lease on the mount makes it anew once this is over, not before.
+  const change = await lockFile(files.change, 'exclusive');
+  try {
+    await takeAway(prefix, files, force);
+  } finally {
+    change.release();
+  }
+}
 
 async function takeAway(prefix: string, files: PrefixFiles, force: boolean): Promise<void> {
   const record = liveRecord(files);
