@@ -36,9 +36,8 @@ export async function lockUnlessAborted(
   const free = tryLock(path, mode);
   if (free !== undefined) return free;
   if (signal.aborted) return undefined;
-  onWait(holdersOf(path)[0]);
   const waiting = waitForLock(path, mode);
-  return await new Promise((resolve, reject) => {
+  const held = new Promise<FileLock | undefined>((resolve, reject) => {
     const giveUp = () => {
       resolve(undefined);
       // The wait itself cannot be broken off: give the lock back when it comes.
@@ -48,11 +47,14 @@ export async function lockUnlessAborted(
       );
     };
     signal.addEventListener('abort', giveUp, { once: true });
-    waiting.then((held) => {
+    waiting.then((lock) => {
       signal.removeEventListener('abort', giveUp);
-      resolve(held);
+      resolve(lock);
     }, reject);
   });
+  // Only now: who hears it may fire the signal at once.
+  onWait(holdersOf(path)[0]);
+  return await held;
 }
 
 /** Who has the lock on `path`, which was not to be had just now; empty when the machine does not tell. */
@@ -98,7 +100,8 @@ function isAlive(pid: number): boolean {
 function pidsInProc(path: string): number[] | undefined {
   if (process.platform !== 'linux') return undefined;
   const { ino } = statSync(path);
-  const lock = new RegExp(`FLOCK +ADVISORY +(?:READ|WRITE) +(\\d+) [0-9a-f]+:[0-9a-f]+:${ino} `, 'g');
+  // Those that wait have an arrow before it.
+  const lock = new RegExp(`^\\d+: FLOCK +ADVISORY +(?:READ|WRITE) +(\\d+) [0-9a-f]+:[0-9a-f]+:${ino} `, 'gm');
   const pids = [...readFileSync('/proc/locks', 'latin1').matchAll(lock)].map(([, pid]) => Number(pid));
   return pids.length === 0 ? undefined : [...new Set(pids)];
 }

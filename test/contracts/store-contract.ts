@@ -352,10 +352,72 @@ export function storeContract(name: string, open: (root: string) => Promise<Stor
         expect(store.records()).toEqual(before);
       });
 
+      it('tells what it would prune, in the order in which it then does', async () => {
+        for (const [name, base] of [['a'], ['b', 'a'], ['c', 'b'], ['d', 'a'], ['e']] as const)
+          await save(name, base);
+        const told = store.prunable(tomorrow());
+        const removed: string[] = [];
+        await store.prune(tomorrow(), Infinity, (id) => removed.push(id));
+        expect(told).toHaveLength(5);
+        expect([...told].sort()).toEqual([...removed].sort());
+        expect(told.indexOf(idOf('c'))).toBeLessThan(told.indexOf(idOf('b')));
+        expect(told.at(-1) === idOf('a') || told.indexOf(idOf('a')) > told.indexOf(idOf('d'))).toBe(true);
+        expect(store.prunable(tomorrow())).toEqual([]);
+      });
+
+      it('keeps what somebody holds, and what that was made from, until it is released', async () => {
+        await save('base');
+        await save('held', 'base');
+        await save('other', 'base');
+        const hold = await store.hold(idOf('held'));
+        expect(store.prunable(tomorrow())).toEqual([idOf('other')]);
+        expect(await store.prune(tomorrow(), 10)).toBe(1);
+        await expect(store.delete(idOf('base'))).rejects.toMatchObject({ code: 'RESULT_BUSY' });
+        hold?.release();
+        expect(await store.prune(tomorrow(), 10)).toBe(2);
+      });
+
+      it('holds nothing that is not there', async () => {
+        expect(await store.hold(idOf('nothing'))).toBeUndefined();
+      });
+
+      it('makes no room where there is enough, and all that it can where there is not', async () => {
+        await save('a');
+        await save('b', 'a');
+        const { freeBytes, totalBytes } = await store.space();
+        expect(freeBytes).toBeLessThanOrEqual(totalBytes);
+        expect(await store.makeRoom(0, tomorrow())).toBe(0);
+        expect(await store.makeRoom(2 * totalBytes, tomorrow())).toBe(2);
+      });
+
       it('prunes nothing that was used since', async () => {
         await save('a');
         expect(await store.prune(new Date(Date.now() - 60_000), 10)).toBe(0);
         expect(await store.use(idOf('a'))).toBeDefined();
+      });
+    });
+
+    describe('a paused store', () => {
+      it('waits for the steps that run, and lets none begin until it is resumed', async () => {
+        const [started, finish] = [gate(), gate()];
+        const running = store.build(
+          { id: idOf('running'), base: undefined },
+          async (directory) => {
+            started.open();
+            await finish.opened;
+            return await writing({})(directory);
+          },
+          never,
+        );
+        await started.opened;
+        const pausing = store.pause(() => finish.open(), never);
+        finish.open();
+        const paused = await pausing;
+        expect((await running).status).toBe('ok');
+        expect(await store.find(idOf('running'))).toBeDefined();
+        expect(await paused?.sweep()).toBe(0);
+        paused?.resume();
+        await save('later');
       });
     });
 
