@@ -4,6 +4,7 @@ import { runCommand } from '../os/exec.ts';
 import { createBtrfsCopier, isBtrfs } from './btrfs-copier.ts';
 import { canClone, createCloneCopier } from './clone-copier.ts';
 import { createRsyncCopier, type RsyncMode } from './rsync-copier.ts';
+import { isDiskFull } from './store-space.ts';
 import type { TreeCopier } from './tree-copier.ts';
 import { openZfsCopier } from './zfs-copier.ts';
 
@@ -28,19 +29,26 @@ export async function chooseCopier(choice: CopierChoice): Promise<TreeCopier> {
   if (kind === 'rsync') return createRsyncCopier(choice.rsyncMode);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   if (kind === 'auto') return await bestCopier(choice);
-  const why = kind === 'btrfs' ? await whyNoSubvolumes(directory) : await whyNoClones(directory);
+  // What was asked for is taken on a full disk: nothing can be copied there, but results can be removed.
+  const why = kind === 'btrfs' ? await whyNoSubvolumes(directory) : await whyNoClones(directory, undefined);
   if (why !== undefined) throw wrongKind(choice, why);
   return kind === 'btrfs' ? createBtrfsCopier() : createCloneCopier();
 }
 
 async function bestCopier({ directory, rsyncMode }: CopierChoice): Promise<TreeCopier> {
   if ((await whyNoSubvolumes(directory)) === undefined) return createBtrfsCopier();
-  if ((await whyNoClones(directory)) === undefined) return createCloneCopier();
+  if ((await whyNoClones(directory, 'the disk is full')) === undefined) return createCloneCopier();
   return createRsyncCopier(rsyncMode);
 }
 
-async function whyNoClones(directory: string): Promise<string | undefined> {
-  return (await canClone(directory)) ? undefined : 'files cannot share their storage on this file system';
+/** `ifFull` is the answer on a full disk, where it cannot be tried. */
+async function whyNoClones(directory: string, ifFull: string | undefined): Promise<string | undefined> {
+  try {
+    return (await canClone(directory)) ? undefined : 'files cannot share their storage on this file system';
+  } catch (error) {
+    if (isDiskFull(error)) return ifFull;
+    throw error;
+  }
 }
 
 async function whyNoSubvolumes(directory: string): Promise<string | undefined> {

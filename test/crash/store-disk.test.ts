@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { errnoCode } from '../../src/errors.ts';
+import { chooseCopier } from '../../src/store/choose-copier.ts';
 import { createDirectoryStore, type DirectoryStoreOptions } from '../../src/store/directory-store.ts';
 import { createRsyncCopier } from '../../src/store/rsync-copier.ts';
 import {
@@ -187,6 +188,35 @@ describe.skipIf(whyNoLoopDisks !== undefined)('a disk without any room', () => {
     await expect(createDirectoryStore({ root, copier: createRsyncCopier() })).rejects.toMatchObject({
       code: 'DISK_FULL',
     });
+  });
+});
+
+describe.skipIf(whyNoLoopDisks !== undefined)('a full disk of another kind', () => {
+  it.each([
+    ['xfs', 'clone', 320],
+    ['btrfs', 'btrfs', 256],
+  ] as const)('%s with the copier %s can be pruned, too', async (fileSystem, kind, mebibytes) => {
+    disk = useDisk(createLoopDisk(fileSystem, mebibytes));
+    const openKind = async () => {
+      const directory = join(disk.path, 'store');
+      return await open(disk, { copier: await chooseCopier({ kind, directory, rsyncMode: 'copy' }) });
+    };
+    const store = await openKind();
+    await save(store, 'base');
+    await save(store, 'child', 'base');
+    close(store);
+    disk.fill();
+    const full = await openKind();
+    await expect(
+      full.build({ id: idOf('new'), base: idOf('base') }, writing(files), never),
+    ).rejects.toMatchObject({
+      code: 'DISK_FULL',
+    });
+    expect(await full.prune(tomorrow, 10)).toBe(2);
+    close(full);
+    await openKind();
+    expectConsistent(disk);
+    expect(readdirSync(join(disk.path, 'store/result'))).toEqual([]);
   });
 });
 
