@@ -7,7 +7,8 @@ import { createDirectoryFetcher } from '../fetcher/directory-fetcher.ts';
 import { createLinuxBuildUsers } from '../sandbox/build-users-linux.ts';
 import { createMacosBuildUsers } from '../sandbox/build-users-macos.ts';
 import type { BuildUsers } from '../sandbox/build-users.ts';
-import { createMountedPrefix } from '../sandbox/mounted-prefix.ts';
+import { createRedirectedHome } from '../sandbox/home-placement.ts';
+import { createMountedPrefix, type MountedPrefix } from '../sandbox/mounted-prefix.ts';
 import { endProcessesOf } from '../sandbox/processes.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
 import { chooseCopier } from '../store/choose-copier.ts';
@@ -35,15 +36,11 @@ export async function composeBuildHost(
 ): Promise<BuildHost> {
   const copier = await chooseCopier(options.store);
   const store = await createDirectoryStore({ root: options.store.directory, copier, ...storeUse });
-  const { uids, homePath, prefix, prefixMode, scoreboard, stateDir } = options;
-  const mountedPrefix = createMountedPrefix({
-    prefix,
-    subdirectory: 'local',
-    scoreboard,
-    stateDir,
-    program: programArgv(),
-    endProcesses: endProcessesOfAll,
-  });
+  const { uids, homePath, prefix, prefixMode, stateDir } = options;
+  const mountedPrefix = mountedFor(options, prefix, 'local');
+  // Without namespaces one path cannot be the home of several, unless it is redirected as the prefix is.
+  const mountedHome =
+    process.platform === 'darwin' && uids.length > 1 ? mountedFor(options, homePath, '') : undefined;
   const users = buildUsersOf({ homePath });
   const sandbox = createUserSandbox({
     users,
@@ -52,6 +49,7 @@ export async function composeBuildHost(
     prefix,
     prefixMode,
     prefixView: mountedPrefix,
+    home: mountedHome && createRedirectedHome(homePath, mountedHome),
     stateDir: join(stateDir, 'sandbox'),
   });
   const fetcher = createDirectoryFetcher({
@@ -68,10 +66,23 @@ export async function composeBuildHost(
     async close() {
       await builder.idle();
       await sandbox.close();
+      await mountedHome?.close();
       await mountedPrefix.close();
       store.close();
     },
   };
+}
+
+function mountedFor(
+  { scoreboard, stateDir }: HostOptions,
+  prefix: string,
+  subdirectory: string,
+): MountedPrefix {
+  const program = programArgv();
+  return createMountedPrefix({
+    ...{ prefix, subdirectory, scoreboard, stateDir, program },
+    endProcesses: endProcessesOfAll,
+  });
 }
 
 /** The accounts that steps run as. */

@@ -3,7 +3,13 @@ import { join, posix } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
 import type { BuildUser, BuildUsers } from './build-users.ts';
-import { ensurePlace } from './home-placement.ts';
+import {
+  createMovedHome,
+  ensurePlace,
+  placedByNamespace,
+  type HomePlacement,
+  type PlacedHome,
+} from './home-placement.ts';
 import type { OpenPrefixView, PrefixMode, PrefixView } from './prefix-view.ts';
 import { endProcessesOf } from './processes.ts';
 import type { Sandbox, StepCommand, StepOutcome } from './sandbox.ts';
@@ -28,6 +34,8 @@ export interface UserSandboxOptions {
   readonly prefixMode: PrefixMode;
   /** Wanted by the modes `tree` and `shared`. */
   readonly prefixView?: PrefixView | undefined;
+  /** Default: by each step's own mount namespace on Linux, moved elsewhere, which takes one build user. */
+  readonly home?: HomePlacement | undefined;
   /** For locks and temporary files; made 0700 where missing. */
   readonly stateDir: string;
 }
@@ -43,6 +51,7 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   const { homePath, prefix, tmpPath = `${homePath}.tmp` } = options;
   const places: StepPlaces = { homePath, prefix, tmpPath };
   const pool = createUserPool(options.uids, options.stateDir);
+  const home = options.home ?? defaultHome(options);
   const running = new Set<Promise<StepOutcome>>();
   let areOurs: Promise<unknown> | undefined;
   let isClosed = false;
@@ -54,7 +63,7 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
     const claim = await pool.take({ preferred, onWait: step.command.onWait }, step.signal);
     if (claim === undefined) return cancelled;
     try {
-      const outcome = await runClaimed({ ...options, places }, step, claim.uid);
+      const outcome = await runClaimed({ ...options, places, home }, step, claim.uid);
       return step.signal.aborted ? cancelled : outcome;
     } finally {
       claim.giveUp();
@@ -115,7 +124,7 @@ interface Step {
   readonly signal: AbortSignal;
 }
 
-type Host = UserSandboxOptions & { readonly places: StepPlaces };
+type Host = UserSandboxOptions & { readonly places: StepPlaces; readonly home: HomePlacement };
 
 const cancelled: StepOutcome = { status: 'cancelled' };
 
@@ -123,31 +132,50 @@ const cancelled: StepOutcome = { status: 'cancelled' };
 async function runClaimed(host: Host, step: Step, uid: number): Promise<StepOutcome> {
   const user = await host.users.ensure(uid);
   await endProcessesOf(user.uid); // a killed run's
-  const shown = await showTrees(await treesToShow(host, user, step));
+  const home = await host.home.place(step.rootfs, user.uid);
   try {
-    const view = await openView(host, user, step);
+    const shown = await showTrees(await treesToShow(host, { ...step, user, home }));
     try {
-      const stop = view === undefined ? step.signal : AbortSignal.any([step.signal, view.lost]);
-      const outcome = await withTmpDirectory(tmpDirectoryOf(host, user), user, (tmpDirectory) =>
-        runPlaced(host, { ...step, user, tmpDirectory, shown, view, signal: stop }),
-      );
-      return view?.isLost() === true ? mountLost(host, step) : outcome;
+      return await runAtHome(host, { ...step, user, home, shown });
     } finally {
-      await view?.close();
+      await shown.close();
     }
   } finally {
-    await shown.close();
+    await home.takeBack();
   }
 }
 
-async function treesToShow(host: Host, user: BuildUser, { rootfs, command }: Step): Promise<TreesToShow> {
+function defaultHome({ homePath, stateDir, uids }: UserSandboxOptions): HomePlacement {
+  if (process.platform === 'linux') return placedByNamespace;
+  if (uids.length > 1) throw new Error('BUG: several build users without namespaces or a redirected home');
+  return createMovedHome({ homePath, journal: join(stateDir, 'placed.json') });
+}
+
+/** The home is mapped already where a mount shows it. */
+async function treesToShow(host: Host, { user, home, command }: StepAtHome): Promise<TreesToShow> {
   const isMapped = usesMount(host) ? await viewOf(host).mapsOwners() : true;
+  const caches = command.caches.map(({ directory }) => directory);
   return {
     user,
-    trees: [rootfs, ...command.caches.map(({ directory }) => directory)],
+    trees: home.view === undefined ? [home.tree, ...caches] : caches,
     resultOwner: () => host.users.ensure(host.uids[0]),
-    mayMap: process.platform === 'linux' && isMapped,
+    mayMap: host.home.kind !== 'moved' && process.platform === 'linux' && isMapped,
   };
+}
+
+async function runAtHome(host: Host, step: ShownStep): Promise<StepOutcome> {
+  const { user, home, signal } = step;
+  const view = await openView(host, step);
+  try {
+    const views = [home.view, view].filter((one) => one !== undefined);
+    const stop = AbortSignal.any([signal, ...views.map(({ lost }) => lost)]);
+    const outcome = await withTmpDirectory(tmpDirectoryOf(host, user), user, (tmpDirectory) =>
+      runPlaced(host, { ...step, tmpDirectory, view, signal: stop }),
+    );
+    return views.some((one) => one.isLost()) ? mountLost(host, step) : outcome;
+  } finally {
+    await view?.close();
+  }
 }
 
 function usesMount({ prefixMode }: Host): boolean {
@@ -159,12 +187,8 @@ function viewOf({ prefixMode, prefixView }: Host): PrefixView {
   return prefixView;
 }
 
-async function openView(
-  host: Host,
-  { uid }: BuildUser,
-  { rootfs }: Step,
-): Promise<OpenPrefixView | undefined> {
-  return usesMount(host) ? viewOf(host).open(uid, rootfs) : undefined;
+async function openView(host: Host, { user, home }: StepAtHome): Promise<OpenPrefixView | undefined> {
+  return usesMount(host) ? viewOf(host).open(user.uid, home.tree) : undefined;
 }
 
 function mountLost({ prefix }: Host, { command }: Step): StepOutcome {
@@ -177,10 +201,17 @@ function tmpDirectoryOf({ stateDir, places }: Host, user: BuildUser): string {
   return process.platform === 'linux' ? join(stateDir, `tmp-${user.uid}`) : places.tmpPath;
 }
 
-interface PlacedStep extends Step {
+interface StepAtHome extends Step {
   readonly user: BuildUser;
-  readonly tmpDirectory: string;
+  readonly home: PlacedHome;
+}
+
+interface ShownStep extends StepAtHome {
   readonly shown: ShownTrees;
+}
+
+interface PlacedStep extends ShownStep {
+  readonly tmpDirectory: string;
   readonly view: OpenPrefixView | undefined;
 }
 
@@ -209,12 +240,16 @@ function notRun({ argv }: StepCommand, why: string): StepOutcome {
   return { status: 'failed', message: `${quoted(argv)} was not run: ${why}` };
 }
 
-/** Root, who mounts, sees another tree at a shared prefix than the step does. */
-function refusedInSharedMode({ prefixMode, places }: Host, command: StepCommand): Refusal | undefined {
-  if (prefixMode !== 'shared' || process.platform !== 'linux') return undefined;
+/** Root, who mounts, sees another tree at a shared prefix than the step does, and at a home that is one. */
+function refusedInSharedMode({ prefixMode, home, places }: Host, command: StepCommand): Refusal | undefined {
+  if (home.kind === 'moved' || process.platform !== 'linux') return undefined;
+  const shared = [
+    ...(prefixMode === 'shared' ? [places.prefix] : []),
+    ...(home.kind === 'redirected' ? [places.homePath] : []),
+  ];
   const targets = [...command.caches, ...command.secrets].map(({ target }) => target);
   const located = targets.filter((target) => isLocated(places, target));
-  const refused = located.find((target) => splitPlace(places, target).place === places.prefix);
+  const refused = located.find((target) => shared.includes(splitPlace(places, target).place));
   return refused === undefined
     ? undefined
     : { refused: `${refused}: nothing can be mounted below a shared prefix` };
@@ -231,8 +266,11 @@ interface PlacedFiles {
 
 async function placeFiles(host: Host, step: PlacedStep): Promise<PlacedFiles | Refusal | undefined> {
   const { places } = host;
-  const { user, rootfs, tmpDirectory, command } = step;
-  if (process.platform !== 'linux') return openStepCopy({ ...command, user, rootfs, places });
+  const { user, home, tmpDirectory, command } = step;
+  if (host.home.kind === 'moved' || process.platform !== 'linux') {
+    const prefixTree = usesMount(host) ? join(home.tree, 'local') : places.prefix;
+    return openStepCopy({ ...command, user, tree: home.tree, prefixTree, places });
+  }
   await ensurePlace(places.homePath);
   await ensurePlace(places.tmpPath);
   await refuseMissingPrefix(host);
@@ -240,6 +278,7 @@ async function placeFiles(host: Host, step: PlacedStep): Promise<PlacedFiles | R
   await mkdir(staging, { recursive: true, mode: 0o700 });
   const cover = coverOf(host, step.view);
   const startFrom = step.shown.namespace;
+  const rootfs = host.home.kind === 'redirected' ? places.homePath : home.tree;
   const options = { ...command, user, rootfs, places, tmpDirectory, cover, staging, startFrom };
   return openStepNamespace(options, step.signal).finally(() => step.shown.letGo());
 }
