@@ -28,11 +28,7 @@ export function mountFolder({ backing, cache }: Serving): MountedFolder {
   for (const made of [tree, join(tree, 'local')]) mkdirSync(made);
   chmodSync(join(tree, 'local'), 0o777);
   for (const entry of [0, 'default']) scratch.point(entry, tree);
-  scratch.mount(
-    `--backing=${backing}`,
-    `--cache=${cache}`,
-    ...['-o', 'allow_other,default_permissions,suid,dev'],
-  );
+  scratch.mount(`--backing=${backing}`, `--cache=${cache}`, ...['-o', 'allow_other,default_permissions,dev']);
   return {
     scratch,
     folder: scratch.prefix,
