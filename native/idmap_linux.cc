@@ -114,7 +114,7 @@ Status cover_with_mapped(const MappedTree& tree) {
 
 Result<UniqueFd> in_this_thread(const std::vector<MappedTree>& trees) {
   if (unshare(CLONE_NEWNS) != 0) return last_errno();
-  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return last_errno();
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return last_errno();
   for (const MappedTree& tree : trees) {
     const Status covered = cover_with_mapped(tree);
     if (!covered.ok()) return covered.failure();

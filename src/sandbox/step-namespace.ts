@@ -95,7 +95,8 @@ enterBelow() {
 
 isPrivate() { case $1/ in /tmp/* | /var/tmp/* | /dev/shm/*) ;; *) false ;; esac }
 
-# What the machine has mounted there, with everything below it, is made read-only or else taken out of view.
+# What the machine has mounted there, with everything below it, is made read-only or else taken out of view. Other prefixes are taken out of
+# view: their mount processes would have to wait for the step to end.
 makeReadOnly() {
   local point flags rest type
   while read -r _ _ _ _ point flags rest; do
@@ -103,6 +104,10 @@ makeReadOnly() {
     case $type in
     proc | sysfs | devpts | mqueue | nsfs | autofs | cgroup | cgroup2 | bpf | *tracefs | *debugfs | securityfs | pstore | configfs | fusectl | binfmt_misc | efivarfs | rpc_pipefs) continue ;;
     esac
+    if [ "$type" = fuse.obuilder-fs ] && [ "$point" != "$prefix" ] && [ "$point" != "$home" ]; then
+      umount -n -c -l -- "$point" 2>/dev/null || true
+      continue
+    fi
     case $flags in ro | ro,*) continue ;; esac
     flags=\${flags/#rw/ro}
     mount -n -c -o "remount,bind,\${flags/,idmapped/}" -- "$point" 2>/dev/null || umount -n -c -l -- "$point"
@@ -240,7 +245,7 @@ function enterCommand(pid: number, options: NamespaceOptions, login: readonly st
 }
 
 function startHelper(options: NamespaceOptions): ChildProcessWithoutNullStreams {
-  const namespaces = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--ipc'];
+  const namespaces = ['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child', '--ipc'];
   const unshare = isHosts(options.network) ? namespaces : [...namespaces, '--net'];
   const script = ['/bin/bash', '--norc', '--noprofile', '-c', mountScript, ...mountArguments(options)];
   const enter = options.startFrom === undefined ? [] : ['nsenter', `--mount=${options.startFrom}`, '--'];

@@ -7,6 +7,7 @@ import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
 import { processesOf } from '../../src/sandbox/processes.ts';
 import type { Sandbox, StepCommand } from '../../src/sandbox/sandbox.ts';
 import { createUserSandbox, type UserSandboxOptions } from '../../src/sandbox/user-sandbox.ts';
+import { createScratchMount } from '../helpers/scratch-mount.ts';
 import { mountsWith, removeTestUsers, whyNoTestUsers } from '../helpers/test-users.ts';
 
 const uid = 7710;
@@ -111,6 +112,17 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
     expect(await readdir(homePath)).toEqual([]);
     expect(mountsWith(directory)).toEqual([]);
     await rm(join(directory, 'store'), { recursive: true, force: true });
+  });
+
+  test('another prefix can be unmounted while a step runs, and its mount process ends', async () => {
+    const other = createScratchMount();
+    other.mount();
+    const step = start(shell('echo working; sleep 1000'), 'working');
+    await step.said;
+    expect(other.run(['unmount', other.prefix])).toMatchObject({ code: 0 });
+    step.cancel.abort();
+    await step.outcome;
+    other.close();
   });
 
   test('a step is the build user, in its home, in a login of its own', async () => {
