@@ -16,6 +16,7 @@
 #include "js_values.h"
 #include "session.h"
 #include "tree_clone.h"
+#include "tree_usage.h"
 #include "tree_writers.h"
 
 namespace obfs {
@@ -330,6 +331,41 @@ class WriterSearch : public Napi::AsyncWorker {
   Result<std::vector<std::string>> found_ = Errno{EIO};
 };
 
+class UsageMeasurement : public Napi::AsyncWorker {
+ public:
+  UsageMeasurement(Napi::Env env, std::string root) : Napi::AsyncWorker(env), promise(env), root_(std::move(root)) {}
+
+  const Napi::Promise::Deferred promise;
+
+ protected:
+  void Execute() override { usage_ = measure_tree(root_); }
+  void OnOK() override {
+    if (usage_.ok()) {
+      auto counted = Napi::Object::New(Env());
+      counted.Set("files", static_cast<double>(usage_->files));
+      counted.Set("bytes", static_cast<double>(usage_->bytes));
+      counted.Set("sharedBytes", static_cast<double>(usage_->shared_bytes));
+      promise.Resolve(counted);
+    } else {
+      promise.Reject(system_error(Env(), usage_.error(), "open", root_).Value());
+    }
+  }
+
+ private:
+  const std::string root_;
+  Result<TreeUsage> usage_ = Errno{EIO};
+};
+
+/** measureTree(root) */
+Napi::Value measure_tree_at(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(env, "measureTree takes a directory");
+  auto* const work = new UsageMeasurement(env, info[0].As<Napi::String>());
+  const Napi::Value promise = work->promise.Promise();
+  work->Queue();
+  return promise;
+}
+
 /** filesOpenForWriting(root, countMax): paths below root. */
 Napi::Value files_open_for_writing_below(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -352,6 +388,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("flockTry", Napi::Function::New(env, flock_try));
   exports.Set("openMappedNamespace", Napi::Function::New(env, open_mapped_namespace_for));
   exports.Set("flockWait", Napi::Function::New(env, flock_wait));
+  exports.Set("measureTree", Napi::Function::New(env, measure_tree_at));
   exports.Set("filesOpenForWriting", Napi::Function::New(env, files_open_for_writing_below));
   exports.Set("cloneTree", Napi::Function::New(env, start_clone));
   return exports;

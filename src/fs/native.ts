@@ -26,6 +26,8 @@ export interface NativeAddon {
    * descriptors nor mappings can be told so. Linux.
    */
   filesOpenForWriting(root: string, countMax: number): Promise<string[]>;
+  /** What the tree at `root` takes on disk, without other file systems in it. Fails with ENOENT when it is not there. */
+  measureTree(root: string): Promise<TreeUsage>;
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
   /**
@@ -54,6 +56,14 @@ export interface NativeClone {
   readonly finished: Promise<void>;
   cancel(): void;
   progress(): { readonly files: number; readonly bytes: number };
+}
+
+export interface TreeUsage {
+  readonly files: number;
+  /** What others share counts in full; a file with several names once. */
+  readonly bytes: number;
+  /** The part of `bytes` that stays when the tree goes: files with names elsewhere, and storage that other files share. */
+  readonly sharedBytes: number;
 }
 
 /** What happened in one tree since it was first used. */

@@ -1,27 +1,49 @@
-import { basename } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoCode } from '../errors.ts';
+import { native, type TreeUsage } from '../fs/native.ts';
 import { runCommand } from '../os/exec.ts';
 import type { StoreLayout } from './store-layout.ts';
 import type { StoreUsage } from './store.ts';
 
-/** What `du` says. Builds may go on meanwhile: what vanishes while it is measured does not count. */
+/** Reads every directory. Builds may go on meanwhile: what vanishes while it is measured does not count. */
 export async function measureUsage(layout: StoreLayout): Promise<StoreUsage> {
-  const sizes = await sizesBelow(layout.root);
+  const results = await treesIn(layout.results);
+  const caches = await treesIn(layout.caches);
   return {
-    results: childrenOf(sizes, layout.results),
-    caches: childrenOf(sizes, layout.caches),
-    totalBytes: sizes.get(layout.root) ?? 0,
+    results: mapped(results, ({ bytes }) => bytes),
+    sharedByResults: mapped(results, ({ sharedBytes }) => sharedBytes),
+    caches: mapped(caches, ({ bytes }) => bytes),
+    totalBytes: await bytesBelow(layout.root),
   };
 }
 
-/** Bytes of a directory and of what lies one and two levels below it, by path. */
-async function sizesBelow(directory: string): Promise<Map<string, number>> {
-  // 1: something vanished; its line is missing, the others count.
-  const { stdout } = await runCommand(['du', '-k', '-d', '2', directory], { okCodes: [0, 1] });
-  const lines = stdout.split('\n').map((line) => /^(\d+)\s+(.*)$/.exec(line));
-  return new Map(lines.flatMap((line) => (line === null ? [] : [[line[2] ?? '', Number(line[1]) * 1024]])));
+/** What each directory in `directory` takes, by its name. Each may be a file system of its own. */
+async function treesIn(directory: string): Promise<Map<string, TreeUsage>> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  const sizes = new Map<string, TreeUsage>();
+  for (const { name } of entries.filter((entry) => entry.isDirectory())) {
+    const size = await usageOf(join(directory, name));
+    if (size !== undefined) sizes.set(name, size);
+  }
+  return sizes;
 }
 
-function childrenOf(sizes: ReadonlyMap<string, number>, directory: string): Map<string, number> {
-  const below = [...sizes].filter(([path]) => path.startsWith(`${directory}/`));
-  return new Map(below.map(([path, bytes]) => [basename(path), bytes]));
+async function usageOf(path: string): Promise<TreeUsage | undefined> {
+  try {
+    return await native().measureTree(path);
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function bytesBelow(directory: string): Promise<number> {
+  // 1: something vanished; the others count.
+  const { stdout } = await runCommand(['du', '-k', '-s', directory], { okCodes: [0, 1] });
+  return Number(/^\d+/.exec(stdout)?.[0] ?? 0) * 1024;
+}
+
+function mapped<V, W>(map: ReadonlyMap<string, V>, change: (value: V) => W): Map<string, W> {
+  return new Map([...map].map(([key, value]) => [key, change(value)]));
 }

@@ -27,11 +27,16 @@ export interface PausedStore {
   resume(): void;
 }
 
-/** Bytes on disk; what hard links share counts once. */
+/** Bytes on disk. What a result or cache shares with others counts in full for each of them. */
 export interface StoreUsage {
   readonly results: ReadonlyMap<string, number>;
+  /**
+   * The part of each result that would stay if it were removed: other names of its files, and storage that clones share.
+   * On macOS and ZFS only hard links are known.
+   */
+  readonly sharedByResults: ReadonlyMap<string, number>;
   readonly caches: ReadonlyMap<string, number>;
-  /** All of the store, with what is being made. */
+  /** All of the store, with what is being made; what hard links share counts once, what clones share each time. */
   readonly totalBytes: number;
 }
 

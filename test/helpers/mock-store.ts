@@ -78,7 +78,8 @@ export function createMockStore(root: string): Store {
           usedAt: new Date(used),
         })),
 
-    usage: () => Promise.resolve({ results: new Map(), caches: new Map(), totalBytes: 0 }),
+    usage: () =>
+      Promise.resolve({ results: new Map(), sharedByResults: new Map(), caches: new Map(), totalBytes: 0 }),
 
     async build(request, fill, signal) {
       pathOf(request.id);

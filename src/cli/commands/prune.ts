@@ -94,17 +94,17 @@ function warnShort({ freeBytes }: DiskSpace, wanted: number): void {
   );
 }
 
-/** By what each result takes now. Storage that results share may be free only when the last of them goes. */
+/** By what each result takes alone: storage that several share is free only when the last of them goes. */
 async function whatWouldGo(store: Store, argv: PruneArguments): Promise<Pruned> {
   const before = await store.space();
   const wanted = argv.free === undefined ? Infinity : bytesOf(argv.free, before);
-  const { results } = await store.usage();
+  const { results, sharedByResults } = await store.usage();
   const ids: string[] = [];
   let { freeBytes } = before;
   for (const id of store.prunable(boundOf(argv))) {
     if (freeBytes >= wanted) break;
     ids.push(id);
-    freeBytes += results.get(id) ?? 0;
+    freeBytes += (results.get(id) ?? 0) - (sharedByResults.get(id) ?? 0);
     if (!argv.json) console.log(`Would remove ${id}`);
   }
   return { ids, before, after: { ...before, freeBytes: Math.min(freeBytes, before.totalBytes) } };

@@ -7,6 +7,7 @@ import type { ResultRecord, Store, StoreUsage } from '../../store/store.ts';
 import { jsonOption } from '../common-options.ts';
 import { openStore, verifyStoreOf } from '../compose.ts';
 import { EXIT_FAILURE } from '../exit-codes.ts';
+import { formatBytes } from '../format-bytes.ts';
 import { storeOptionsOf, withStoreFlags, type StoreArguments } from '../host-options.ts';
 import { directoryOfResult, idPositional } from '../stored-result.ts';
 
@@ -167,13 +168,24 @@ function detailLines({ children, ...rest }: ResultDetails): string {
     .join('\n');
 }
 
-function usageJson({ results, caches, totalBytes }: StoreUsage) {
-  return { totalBytes, results: Object.fromEntries(results), caches: Object.fromEntries(caches) };
+function usageJson({ results, sharedByResults, caches, totalBytes }: StoreUsage) {
+  return {
+    totalBytes,
+    results: Object.fromEntries(results),
+    sharedByResults: Object.fromEntries(sharedByResults),
+    caches: Object.fromEntries(caches),
+  };
 }
 
-function usageLines({ results, caches, totalBytes }: StoreUsage): string[] {
+function usageLines({ results, sharedByResults, caches, totalBytes }: StoreUsage): string[] {
+  const shared = (name: string) => {
+    const bytes = sharedByResults.get(name) ?? 0;
+    return bytes === 0 ? '' : `, ${formatBytes(bytes)} of it shared`;
+  };
   const lines = (kind: string, sizes: ReadonlyMap<string, number>) =>
-    [...sizes].sort(([, a], [, b]) => b - a).map(([name, bytes]) => `${mebibytes(bytes)} ${kind} ${name}`);
+    [...sizes]
+      .sort(([, a], [, b]) => b - a)
+      .map(([name, bytes]) => `${mebibytes(bytes)} ${kind} ${name}${shared(name)}`);
   return [...lines('result', results), ...lines('cache ', caches), `${mebibytes(totalBytes)} in all`];
 }
 
