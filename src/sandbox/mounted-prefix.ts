@@ -76,6 +76,8 @@ async function checkDoor(door: string, mount: PrefixLease): Promise<void> {
   try {
     await stat(door);
   } catch (cause) {
+    // Its connection is cut a moment before a killed process is seen to be gone.
+    if (errnoCode(cause) === 'ENOTCONN' || errnoCode(cause) === 'ECONNABORTED') await untilLost(mount);
     if (mount.isLost()) return;
     throw new ObuilderError(
       'TREE_UNUSABLE',
@@ -86,4 +88,11 @@ async function checkDoor(door: string, mount: PrefixLease): Promise<void> {
       },
     );
   }
+}
+
+function untilLost({ lost }: PrefixLease): Promise<void> {
+  return new Promise((resolve) => {
+    if (lost.aborted) resolve();
+    else lost.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
