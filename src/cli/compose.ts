@@ -32,7 +32,7 @@ export interface BuildHost {
 /** The one place that chooses implementations. Nothing is mounted or made before a step needs it. */
 export async function composeBuildHost(
   options: HostOptions,
-  storeUse: Pick<DirectoryStoreOptions, 'sync' | 'autoPrune'> = {},
+  storeUse: Pick<DirectoryStoreOptions, 'sync' | 'autoPrune' | 'copying'> = {},
 ): Promise<BuildHost> {
   const copier = await chooseCopier(options.store);
   const store = await createDirectoryStore({ root: options.store.directory, copier, ...storeUse });

@@ -58,7 +58,7 @@ export function createProgress(
   };
 }
 
-/** `copying: 1200 of 50000 files, 24.0 MiB of 1.0 GiB, 12.0 MiB/s, 85 s left` */
+/** `copying files: 1200 of 50000, 24.0 MiB of 1.0 GiB, 12.0 MiB/s, 85 s left` */
 export function progressWords(
   what: string,
   { done, total, elapsedMs }: { done: Amount; total: Amount; elapsedMs: number },

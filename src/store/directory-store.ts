@@ -4,6 +4,7 @@ import { errnoCode, ObuilderError } from '../errors.ts';
 import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
 import type { StepOutcome } from '../sandbox/sandbox.ts';
 import { openCacheCopy } from './store-caches.ts';
+import { withCopyProgress, type CopyProgress } from './copy-progress.ts';
 import { durabilityOf } from './store-durability.ts';
 import { StoreIndex } from './store-index.ts';
 import { StoreLayout } from './store-layout.ts';
@@ -32,6 +33,8 @@ export interface DirectoryStoreOptions {
   readonly sync?: boolean;
   /** Keeps room on the disk by removing results that nobody needs: before each step, and while it runs. */
   readonly autoPrune?: AutoPrune;
+  /** Hears how far a long copy of a base is, and undefined when it is over. */
+  readonly copying?: (progress: CopyProgress | undefined) => void;
   /** Awaited at every checkpoint: for crash tests. */
   readonly checkpoint?: (point: Checkpoint) => Promise<void>;
 }
@@ -61,7 +64,7 @@ export async function createDirectoryStore(options: DirectoryStoreOptions): Prom
     await reserve.spend(() => settleUnsynced(parts, joined.isAlone));
     await reserve.ensureIfRoom();
     if (!sync) await noteUnsynced(parts);
-    return new DirectoryStore(parts, joined.storeLock, options.autoPrune);
+    return new DirectoryStore(parts, joined.storeLock, options);
   } catch (error) {
     index?.close();
     joined.storeLock.release();
@@ -136,10 +139,16 @@ const FULL_BYTES = 64 * 1024;
 class DirectoryStore implements Store {
   readonly #parts: StoreParts;
   readonly #storeLock: FileLock;
+  readonly #copying: (progress: CopyProgress | undefined) => void;
   readonly #remover: ResultRemover;
   readonly #roomKeeper: RoomKeeper | undefined;
 
-  constructor(parts: StoreParts, storeLock: FileLock, autoPrune: AutoPrune | undefined) {
+  constructor(
+    parts: StoreParts,
+    storeLock: FileLock,
+    { autoPrune, copying = () => undefined }: DirectoryStoreOptions,
+  ) {
+    this.#copying = copying;
     this.#parts = parts;
     this.#storeLock = storeLock;
     this.#remover = new ResultRemover(parts);
@@ -320,7 +329,8 @@ class DirectoryStore implements Store {
       await copier.create(tmp);
       await mkdir(join(tmp, 'rootfs'), { mode: 0o755 });
     } else {
-      await copier.copy(layout.result(base), tmp, signal);
+      const source = layout.result(base);
+      await withCopyProgress({ source, target: tmp }, this.#copying, () => copier.copy(source, tmp, signal));
       await rm(join(tmp, 'log'), { force: true });
     }
   }

@@ -2,6 +2,7 @@ import type { CommandModule } from 'yargs';
 import type { BuildResult } from '../../builder/builder.ts';
 import type { ObuilderVersion } from '../../builder/obuilder-version.ts';
 import { checkRoot } from '../../fs/prefix-path.ts';
+import type { CopyProgress } from '../../store/copy-progress.ts';
 import type { DiskSpace } from '../../store/store-space.ts';
 import { createBuildPrinter } from '../build-output.ts';
 import { composeBuildHost } from '../compose.ts';
@@ -9,6 +10,7 @@ import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK } from '../exit-codes.ts';
 import { hostOptionsOf, withHostFlags, type HostArguments } from '../host-options.ts';
 import { interruption } from '../interruption.ts';
 import { bytesOf, storeUseFlags, type StoreUseArguments } from '../space-options.ts';
+import { createProgress, type Progress } from '../progress-line.ts';
 import { idsOption, readContext, readSecrets, readSpec, secretOption } from '../spec-inputs.ts';
 
 interface BuildArguments extends HostArguments, StoreUseArguments {
@@ -66,10 +68,26 @@ async function runBuild(argv: BuildArguments): Promise<number> {
 }
 
 function storeUseOf({ sync, 'prune-threshold': threshold }: StoreUseArguments) {
-  if (threshold === undefined) return { sync };
+  const copying = copyingPrinter();
+  if (threshold === undefined) return { sync, copying };
   const freeBytesMin = (space: DiskSpace) => bytesOf(threshold, space);
   const removed = (id: string) => console.error(`obuilder-fs: removed ${id} to make room`);
-  return { sync, autoPrune: { freeBytesMin, removed } };
+  return { sync, copying, autoPrune: { freeBytesMin, removed } };
+}
+
+/** One line for the copies under way; where several are, it shows them in turn. */
+function copyingPrinter(): (progress: CopyProgress | undefined) => void {
+  let shown: Progress | undefined;
+  return (progress) => {
+    if (progress === undefined) {
+      shown?.end();
+      shown = undefined;
+      return;
+    }
+    const { done, total } = progress;
+    shown ??= createProgress('copying files', { items: total.files, bytes: total.bytes });
+    shown.note(undefined, { items: done.files, bytes: done.bytes });
+  };
 }
 
 function report(result: BuildResult): number {

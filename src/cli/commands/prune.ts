@@ -71,7 +71,7 @@ async function prune(store: Store, argv: PruneArguments): Promise<Pruned> {
   const before = await store.space();
   const wanted = argv.free === undefined ? undefined : bytesOf(argv.free, before);
   const planned = store.prunable(boundOf(argv)).length;
-  const progress = createProgress('removing', wanted === undefined ? { items: planned } : {});
+  const progress = createProgress('removing results', wanted === undefined ? { items: planned } : {});
   const ids: string[] = [];
   const removed = (id: string) => {
     ids.push(id);
