@@ -52,9 +52,10 @@ Result<CreatedFile> RedirectFs::create(const Caller& caller, NodeId parent, cons
   });
   if (!fd.ok()) return fd.failure();
   at->tree->note_change();
-  UniqueFd known(fcntl(fd->get(), F_DUPFD_CLOEXEC, 0));
-  if (!known.is_open()) return last_errno();
-  auto found = at->tree->directory->backing().identify(std::move(known));
+  // Not a duplicate: it is kept while the file is known, and would hold the file open for writing all that time.
+  auto known = os::reopen(fd->get(), os::kNameOnly);
+  if (!known.ok()) return known.failure();
+  auto found = at->tree->directory->backing().identify(*std::move(known));
   if (!found.ok()) return found.failure();
   auto entry = enter(*at, name, *std::move(found));
   if (!entry.ok()) return entry.failure();
