@@ -133,7 +133,9 @@ describe.skipIf(whyNoMounts !== undefined)("OBuilder's commands", () => {
   });
 
   it("takes v0.5's flags: --fallback is ignored with a note, --no-fuse leaves the machine's prefix in view", () => {
-    const steps = spec(run(`cat ${scratch.prefix}/host; grep -c " ${scratch.prefix} fuse" /proc/self/mounts`));
+    const steps = spec(
+      run(`cat ${scratch.prefix}/host; grep -c " ${scratch.prefix} fuse" /proc/self/mounts`),
+    );
     const child = spawnSync(
       process.execPath,
       [
