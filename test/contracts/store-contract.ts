@@ -45,14 +45,18 @@ export function gate(): { readonly opened: Promise<void>; readonly open: () => v
   return { opened, open };
 }
 
-/** What every store promises; `open` makes one in an empty directory. */
-export function storeContract(name: string, open: (root: string) => Promise<Store>): void {
+/** What every store promises; `open` makes one in an empty directory, below `place` when it is asked for one. */
+export function storeContract(
+  name: string,
+  open: (root: string) => Promise<Store>,
+  place: () => string = tmpdir,
+): void {
   describe(`store contract: ${name}`, () => {
     let root: string;
     let store: Store;
 
     beforeEach(async () => {
-      root = mkdtempSync(join(tmpdir(), 'store-'));
+      root = mkdtempSync(join(place(), 'store-'));
       store = await open(join(root, 'store'));
     });
 
