@@ -13,6 +13,7 @@ umask 022
 profile() { . ~/.obuilder_profile.sh; }
 if [ -e ~/.obuilder_profile.sh ]; then profile </dev/null; fi
 mkdir -p -- "$1" && cd -- "$1" || exit
+unset OLDPWD
 shift
 exec /usr/bin/env -- "$@"
 `;
@@ -39,15 +40,22 @@ export function loginEnv(user: BuildUser, homePath: string, tmpPath: string): Re
 }
 
 /** How a child process ended, as Node tells it. */
-export interface Ending {
+export interface ProcessEnding {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
 }
 
+/** How a step ended: by itself, perhaps having met a limit of the kernel's, or stopped by one of ours. */
+export type Ending = (ProcessEnding & { readonly met?: string | undefined }) | { readonly stopped: string };
+
 export function outcomeOf(argv: readonly string[], ending: Ending): StepOutcome {
+  if ('stopped' in ending) {
+    return { status: 'failed', message: `${quoted(argv)} was stopped: ${ending.stopped}` };
+  }
   if (ending.code === 0) return { status: 'ok' };
   const how = ending.signal === null ? `exit status ${ending.code ?? -1}` : `signal ${ending.signal}`;
-  return { status: 'failed', message: `${quoted(argv)} failed with ${how}` };
+  const why = ending.met === undefined ? '' : `: ${ending.met}`;
+  return { status: 'failed', message: `${quoted(argv)} failed with ${how}${why}` };
 }
 
 /** OBuilder's way: each element between quotes, nothing escaped. */

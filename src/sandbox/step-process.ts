@@ -2,7 +2,9 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import type { BuildUser } from './build-users.ts';
 import { endProcessesOf } from './processes.ts';
-import type { Ending } from './step-login.ts';
+import { openStepCgroup } from './step-cgroup.ts';
+import { limitedCommand, watchLimits, type StepLimits } from './step-limits.ts';
+import type { Ending, ProcessEnding } from './step-login.ts';
 import { openStepOutput } from './step-output.ts';
 import { untilAborted } from '../os/until-aborted.ts';
 
@@ -16,6 +18,7 @@ export interface StepProcess {
   readonly output: (chunk: Uint8Array) => void;
   /** What the process runs among may have a quick end for all processes there. */
   readonly files: { endProcesses?(): Promise<void> };
+  readonly limits: StepLimits;
   /** A directory of root's, for the pipe's name. */
   readonly pipeDirectory: string;
 }
@@ -26,6 +29,23 @@ export interface StepProcess {
  * Throws what `stdin` failed with; the step then got only part of its input.
  */
 export async function runStepProcess(step: StepProcess, signal: AbortSignal): Promise<Ending | undefined> {
+  const watch = watchLimits(step.limits, step.output);
+  const cgroup = await openStepCgroup(`obuilder-fs-${step.user.uid}`, step.limits);
+  try {
+    const argv = limitedCommand(step.limits, cgroup.directories, step.argv);
+    const stop = AbortSignal.any([signal, watch.exceeded]);
+    const ending = await runHeard({ ...step, argv, output: watch.output }, stop);
+    if (signal.aborted) return undefined;
+    const why = watch.why();
+    if (why !== undefined) return { stopped: why };
+    return ending === undefined || ending.code === 0 ? ending : { ...ending, met: await cgroup.met() };
+  } finally {
+    watch.close();
+    await cgroup.close();
+  }
+}
+
+async function runHeard(step: StepProcess, signal: AbortSignal): Promise<ProcessEnding | undefined> {
   const output = await openStepOutput(step.pipeDirectory, step.user, step.output);
   try {
     if (signal.aborted) return undefined;
@@ -48,7 +68,7 @@ async function follow(
   child: ChildProcess,
   step: StepProcess,
   signal: AbortSignal,
-): Promise<Ending | undefined> {
+): Promise<ProcessEnding | undefined> {
   const ended = endingOf(child);
   try {
     return await untilAborted(Promise.race([ended, inputFailure(child, step.stdin)]), signal);
@@ -60,7 +80,7 @@ async function follow(
   }
 }
 
-function endingOf(child: ChildProcess): Promise<Ending> {
+function endingOf(child: ChildProcess): Promise<ProcessEnding> {
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('exit', (code, signal) => resolve({ code, signal }));

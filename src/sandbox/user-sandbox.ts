@@ -14,6 +14,7 @@ import type { OpenPrefixView, PrefixMode, PrefixView } from './prefix-view.ts';
 import { endProcessesOf } from './processes.ts';
 import type { Sandbox, StepCommand, StepOutcome } from './sandbox.ts';
 import { openStepCopy } from './step-copy.ts';
+import type { StepLimits } from './step-limits.ts';
 import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
 import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
 import { runStepProcess } from './step-process.ts';
@@ -38,6 +39,8 @@ export interface UserSandboxOptions {
   readonly home?: HomePlacement | undefined;
   /** For locks and temporary files; made 0700 where missing. */
   readonly stateDir: string;
+  /** What each step may take (default: all that there is). */
+  readonly limits?: StepLimits;
 }
 
 /**
@@ -304,13 +307,13 @@ async function refuseMissingPrefix({ prefix, prefixMode }: Host): Promise<void> 
 }
 
 async function runAmong(files: PlacedFiles, host: Host, step: PlacedStep): Promise<StepOutcome> {
-  const { stateDir, places } = host;
+  const { stateDir, places, limits = {} } = host;
   const { user, command, output, signal } = step;
   try {
     const argv = files.enter(loginArguments(command, places));
     const env = loginEnv(user, places.homePath, places.tmpPath);
     const { stdin } = command;
-    const process = { argv, env, user, stdin, output, pipeDirectory: stateDir, files };
+    const process = { argv, env, user, stdin, output, pipeDirectory: stateDir, files, limits };
     const ending = await runStepProcess(process, signal);
     return ending === undefined ? cancelled : outcomeOf(command.argv, ending);
   } finally {
