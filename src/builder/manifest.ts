@@ -171,21 +171,29 @@ async function nextOf(ahead: Promise<Manifest>[]): Promise<Manifest> {
 
 async function readFile(request: ManifestRequest, path: ByteString): Promise<FileManifest> {
   const file = await openSource(request.sourceDirectory, path);
-  const buffer = spareBuffers.pop() ?? Buffer.allocUnsafe(READ_SIZE);
+  let [buffer, next] = [takeBuffer(), takeBuffer()];
+  let reading = file.read(buffer, 0, READ_SIZE, null);
   try {
     const hash = createHash('sha256');
     let size = 0;
     for (;;) {
       request.signal?.throwIfAborted();
-      const { bytesRead } = await file.read(buffer, 0, READ_SIZE, null);
+      const { bytesRead } = await reading;
       if (bytesRead === 0) return { kind: 'file', path, size, sha256: hash.digest('hex') };
+      reading = file.read(next, 0, READ_SIZE, null); // while this thread hashes
       hash.update(buffer.subarray(0, bytesRead));
       size += bytesRead;
+      [buffer, next] = [next, buffer];
     }
   } finally {
-    if (spareBuffers.length < FILES_AHEAD) spareBuffers.push(buffer);
+    await reading.catch(() => undefined); // nothing may be read into a buffer that is another's by then
+    if (spareBuffers.length < 2 * FILES_AHEAD) spareBuffers.push(buffer, next);
     await file.close();
   }
+}
+
+function takeBuffer(): Buffer {
+  return spareBuffers.pop() ?? Buffer.allocUnsafe(READ_SIZE);
 }
 
 const READ_SIZE = 256 * 1024;

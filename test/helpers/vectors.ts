@@ -27,6 +27,7 @@ export interface Vectors {
     readonly result: { readonly ok: string } | { readonly error: string };
   }[];
   readonly builds: readonly BuildVector[];
+  readonly cache_ids: readonly (readonly [name: string, escaped: string])[];
 }
 
 export interface BuildVector {
