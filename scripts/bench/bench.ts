@@ -1,12 +1,13 @@
-// npm run bench -- fs|spec|parallel    what is measured, and how to read it: docs/performance.md
+// npm run bench -- fs|spec|parallel|store    what is measured, and how to read it: docs/performance.md
 import yargs, { type CommandModule } from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { ObuilderError } from '../../src/errors.ts';
 import { fsCommand } from './fs.ts';
 import { parallelCommand } from './parallel.ts';
 import { specCommand } from './spec.ts';
+import { storeCommand } from './store.ts';
 
-const COMMANDS = [fsCommand, specCommand, parallelCommand] as CommandModule[];
+const COMMANDS = [fsCommand, specCommand, parallelCommand, storeCommand] as CommandModule[];
 
 try {
   await yargs(hideBin(process.argv))

@@ -1,6 +1,5 @@
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
-import { cpus, release, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CommandModule } from 'yargs';
 import { ObuilderError } from '../../src/errors.ts';
@@ -16,9 +15,16 @@ import { chartGroups, describeReport, type Report } from './fs/report.ts';
 import { Samples } from './fs/summary.ts';
 import { judge, targets } from './fs/targets.ts';
 import { workloads, type Workload } from './fs/workloads.ts';
-import { Progress } from './progress.ts';
-import { createScratch, type Scratch } from './scratch.ts';
+import type { Scratch } from './scratch.ts';
 import { medianOf } from './statistics.ts';
+import {
+  checkHost,
+  checkRuns,
+  describeMachine,
+  outDirectory,
+  withSurroundings,
+  type Surroundings,
+} from './surroundings.ts';
 
 /** Fewer prove nothing; a small benchmark is for those who only want to see. */
 const RUNS_MIN = 7;
@@ -57,31 +63,15 @@ export const fsCommand: CommandModule<object, FsArguments> = {
       })
       .option('out', { type: 'string', describe: 'Directory for fs.json and fs.svg (default: a new one)' }),
   handler: async (argv) => {
-    checkHost();
+    checkHost('fs');
     const chosen = choose(argv);
-    const scratch = createScratch();
-    const stop = new AbortController();
-    const onSignal = () => stop.abort();
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, onSignal);
-    const progress = new Progress();
-    try {
-      const measured = await run(chosen, { scratch, progress, signal: stop.signal });
-      progress.clear();
+    await withSurroundings(async (surroundings) => {
+      const measured = await run(chosen, surroundings);
+      surroundings.progress.clear();
       publish(chosen, reportOf(chosen, measured), { measured, out: outDirectory(argv.out) });
-    } catch (error) {
-      if (!stop.signal.aborted) throw error;
-      process.exitCode = 130;
-    } finally {
-      progress.clear();
-      scratch.sweep();
-    }
+    });
   },
 };
-
-function checkHost(): void {
-  if (process.platform === 'linux' && process.getuid?.() === 0) return;
-  throw new ObuilderError('NOT_ROOT', 'bench fs mounts file systems', { hint: 'run it as root, on Linux' });
-}
 
 interface Chosen {
   readonly runs: number;
@@ -91,14 +81,8 @@ interface Chosen {
 }
 
 function choose(argv: FsArguments): Chosen {
-  const runs = argv.runs ?? (argv.size === 'small' ? RUNS_SMALL : RUNS_MIN);
-  if (!Number.isInteger(runs) || runs < 1) {
-    throw new ObuilderError('BAD_USAGE', '--runs is not a number of runs', {
-      hint: `give ${RUNS_MIN} or more`,
-    });
-  }
   return {
-    runs,
+    runs: checkRuns(argv.runs ?? (argv.size === 'small' ? RUNS_SMALL : RUNS_MIN), RUNS_MIN),
     sizeName: argv.size,
     contenders: named(contenders, argv.mounts, '--mounts'),
     workloads: named(workloads, argv.only, '--only'),
@@ -117,12 +101,6 @@ function named<Item extends { readonly name: string }>(
   throw new ObuilderError('BAD_USAGE', `${option}: there is no ${unknown}`, {
     hint: `choose from ${items.map(({ name }) => name).join(', ')}`,
   });
-}
-
-interface Surroundings {
-  readonly scratch: Scratch;
-  readonly progress: Progress;
-  readonly signal: AbortSignal;
 }
 
 async function run(chosen: Chosen, { scratch, progress, signal }: Surroundings): Promise<Measured> {
@@ -145,19 +123,12 @@ function reportOf(chosen: Chosen, { samples: all, missing, growthMiB }: Measured
   return { ...chosen, samples, missing, verdicts: targets.map((target) => judge(target, samples, growth)) };
 }
 
-/** Made for the results alone where none is named. */
-function outDirectory(out: string | undefined): string {
-  if (out === undefined) return mkdtempSync(join(tmpdir(), 'obuilder-fs-bench-'));
-  mkdirSync(resolve(out), { recursive: true });
-  return resolve(out);
-}
-
 function publish(
   { runs, sizeName }: Chosen,
   report: Report,
   { measured, out }: { measured: Measured; out: string },
 ): void {
-  const machine = `Linux ${release()}, ${cpus().length} CPUs, ${cpus()[0]?.model ?? 'unknown'}`;
+  const machine = describeMachine();
   const title = `${sizeName} size, ${runs} runs; ${machine}`;
   const { samples, growthMiB } = measured;
   const missing = Object.fromEntries(report.missing);

@@ -66,12 +66,12 @@ function row(samples: Samples, contenders: readonly Contender[], summary: Summar
   ];
 }
 
-function describeMissing(missing: ReadonlyMap<string, string>): string {
+export function describeMissing(missing: ReadonlyMap<string, string>): string {
   if (missing.size === 0) return '';
   return `Missing\n${[...missing].map(([name, reason]) => `  ${name}: ${reason}`).join('\n')}\n`;
 }
 
-function verdictTable(verdicts: readonly Verdict[]): string {
+export function verdictTable(verdicts: readonly Verdict[]): string {
   const known = verdicts.filter(({ isMet }) => isMet !== undefined);
   const rows = known.map(({ target, asked, measured, against, isMet }) => [
     ...[target, asked, measured, against],
