@@ -36,7 +36,7 @@ export async function composeBuildHost(
 ): Promise<BuildHost> {
   const copier = await chooseCopier(options.store);
   const store = await createDirectoryStore({ root: options.store.directory, copier, ...storeUse });
-  const { uids, homePath, prefix, prefixMode, stateDir } = options;
+  const { uids, homePath, prefix, prefixMode, stateDir, limits } = options;
   const mountedPrefix = mountedFor(options, prefix, 'local');
   // Without namespaces one path cannot be the home of several, unless it is redirected as the prefix is.
   const mountedHome =
@@ -51,6 +51,7 @@ export async function composeBuildHost(
     prefixView: mountedPrefix,
     home: mountedHome && createRedirectedHome(homePath, mountedHome),
     stateDir: join(stateDir, 'sandbox'),
+    limits,
   });
   const fetcher = createDirectoryFetcher({
     baseDirectory: options.baseDir,

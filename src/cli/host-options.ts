@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path';
 import type { Argv, Options } from 'yargs';
 import { ObuilderError } from '../errors.ts';
 import type { PrefixMode } from '../sandbox/prefix-view.ts';
+import type { StepLimits } from '../sandbox/step-limits.ts';
 import { STORE_KINDS, type CopierChoice, type StoreKind } from '../store/choose-copier.ts';
 import type { RsyncMode } from '../store/rsync-copier.ts';
 import { buildUids, type BuildUids } from './build-user-options.ts';
@@ -12,6 +13,12 @@ import {
   onePath,
   stateDirOption,
 } from './common-options.ts';
+import {
+  stepLimitChoices,
+  stepLimits,
+  type StepLimitArguments,
+  type StepLimitChoices,
+} from './step-limit-options.ts';
 
 /** Where results are kept, and how. */
 export type StoreOptions = CopierChoice;
@@ -26,10 +33,11 @@ export interface HostOptions {
   readonly prefixMode: PrefixMode;
   readonly scoreboard: string;
   readonly baseDir: string;
+  readonly limits: StepLimits;
 }
 
 /** What may be left to the machine's defaults. */
-export interface HostChoices {
+export interface HostChoices extends StepLimitChoices {
   /** Default: OBUILDER_FS_STATE_DIR, or /var/lib/obuilder-fs. */
   readonly stateDir?: string | undefined;
   /** `auto:DIR`, `rsync:DIR`, `clone:DIR`, `btrfs:DIR` or `zfs:POOL`; default: `auto`, `store` in the state directory. */
@@ -66,6 +74,7 @@ export function hostOptions(choices: HostChoices): HostOptions {
     prefixMode: choices.prefixMode ?? (IS_MACOS ? 'shared' : 'tree'),
     scoreboard: resolve(choices.scoreboard ?? defaultScoreboard(stateDir)),
     baseDir: resolve(choices.baseDir ?? (IS_MACOS ? HOMES : join(stateDir, 'images'))),
+    limits: stepLimits(choices),
   };
 }
 
@@ -205,8 +214,8 @@ export function withStoreFlags<T>(yargs: Argv<T>): Argv<T & StoreArguments> {
   return yargs as Argv<unknown> as Argv<T & StoreArguments>;
 }
 
-/** Says what is ignored, on standard error. @throws {ObuilderError} BAD_OPTION */
-export function hostOptionsOf(argv: HostArguments): HostOptions {
+/** Says what is ignored, on standard error. Steps have the default limits unless they are given. @throws {ObuilderError} BAD_OPTION */
+export function hostOptionsOf(argv: HostArguments, limits?: StepLimitArguments): HostOptions {
   if (argv.fallback !== undefined) console.error('obuilder-fs: --fallback is not needed and ignored');
   return hostOptions({
     ...storeChoices(argv),
@@ -217,6 +226,7 @@ export function hostOptionsOf(argv: HostArguments): HostOptions {
     prefixMode: prefixModeOf(argv),
     scoreboard: argv.scoreboard,
     baseDir: argv['base-dir'],
+    ...(limits !== undefined && stepLimitChoices(limits)),
   });
 }
 

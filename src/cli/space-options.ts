@@ -10,15 +10,20 @@ const UNITS: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20,
 /** Reads `10%`, `500M` or `20000000`. @throws {ObuilderError} BAD_OPTION, naming the option */
 export function spaceSize(option: string): (given: string | string[]) => SpaceSize {
   return (given) => {
-    const [, number, unit] = /^(\d+(?:\.\d+)?)(%|[KMGT]?)(?:iB)?$/.exec(String(given)) ?? [];
-    const size = Number(number);
-    if (unit === '%' && size <= 100) return { percent: size };
-    const factor = unit === undefined ? undefined : UNITS[unit];
-    if (number !== undefined && factor !== undefined) return { bytes: Math.ceil(size * factor) };
+    const [, percent] = /^(\d+(?:\.\d+)?)%$/.exec(String(given)) ?? [];
+    if (percent !== undefined && Number(percent) <= 100) return { percent: Number(percent) };
+    const bytes = parseBytes(String(given));
+    if (bytes !== undefined) return { bytes };
     throw new ObuilderError('BAD_OPTION', `--${option}=${String(given)}: neither a percentage nor a size`, {
       hint: 'give one such as 10%, 500M or 20G',
     });
   };
+}
+
+/** Reads `500M`, `1.5GiB` or `20000000`; undefined for what is no size. */
+export function parseBytes(given: string): number | undefined {
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([KMGT]?)(?:iB)?$/.exec(given) ?? [];
+  return number === undefined ? undefined : Math.ceil(Number(number) * (UNITS[unit] ?? NaN));
 }
 
 export function bytesOf(size: SpaceSize, { totalBytes }: DiskSpace): number {

@@ -42,7 +42,7 @@ export function watchLimits(
     timeoutMs === undefined
       ? undefined
       : setTimeout(
-          () => exceed(`it took longer than --step-timeout=${formatSeconds(timeoutMs)}`),
+          () => exceed(`it took longer than --step-timeout=${formatDuration(timeoutMs)}`),
           Math.min(timeoutMs, timerMsMax),
         );
   return {
@@ -62,8 +62,15 @@ export function watchLimits(
   };
 }
 
-function formatSeconds(milliseconds: number): string {
-  return `${milliseconds / 1000}s`;
+/** In the largest unit that needs no fraction, as the flags take it. */
+function formatDuration(milliseconds: number): string {
+  const units = [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['m', 60_000],
+  ] as const;
+  const [unit, ms] = units.find(([, ms]) => milliseconds % ms === 0) ?? ['s', 1000];
+  return `${milliseconds / ms}${unit}`;
 }
 
 /** In the largest unit that needs no fraction, as the flags take it. */
@@ -90,7 +97,8 @@ export function limitedCommand(
     'for group in "${@:2:$1}"; do echo 0 >"$group/cgroup.procs" || exit; done',
     'shift "$(($1 + 1))"',
     'ulimit -c 0',
-    ...(processesMax === undefined ? [] : [`ulimit -u ${processesMax}`]),
+    // Refused only where the limit is a lower one already.
+    ...(processesMax === undefined ? [] : [`ulimit -u ${processesMax} 2>/dev/null || :`]),
     // macOS knows no such limit: there it stays without.
     ...(memoryBytesMax === undefined
       ? []

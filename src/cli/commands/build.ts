@@ -11,9 +11,10 @@ import { hostOptionsOf, withHostFlags, type HostArguments } from '../host-option
 import { interruption } from '../interruption.ts';
 import { bytesOf, storeUseFlags, type StoreUseArguments } from '../space-options.ts';
 import { createProgress, type Progress } from '../progress-line.ts';
+import { stepLimitFlags, type StepLimitArguments } from '../step-limit-options.ts';
 import { idsOption, readContext, readSecrets, readSpec, secretOption } from '../spec-inputs.ts';
 
-interface BuildArguments extends HostArguments, StoreUseArguments {
+interface BuildArguments extends HostArguments, StoreUseArguments, StepLimitArguments {
   f: string;
   context: string;
   ids: ObuilderVersion;
@@ -40,6 +41,7 @@ export const buildCommand: CommandModule<object, BuildArguments> = {
       .option('secret', secretOption)
       .option('ids', idsOption)
       .options(storeUseFlags)
+      .options(stepLimitFlags)
       .example(
         '$0 build -f examples/sqlite.spec node_modules/better-sqlite3/deps/sqlite3',
         'the main job of the README',
@@ -59,7 +61,7 @@ async function runBuild(argv: BuildArguments): Promise<number> {
     signal: interruption(),
     ids: argv.ids,
   };
-  const host = await composeBuildHost(hostOptionsOf(argv), storeUseOf(argv));
+  const host = await composeBuildHost(hostOptionsOf(argv, argv), storeUseOf(argv));
   try {
     return report(await host.builder.build(spec, request));
   } finally {
