@@ -1,4 +1,4 @@
-import { lstat, rename, rm } from 'node:fs/promises';
+import { chmod, lstat, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand, type CommandOptions, type CommandResult } from '../os/exec.ts';
@@ -76,6 +76,7 @@ class Zfs {
 
   async create(target: string): Promise<void> {
     await this.#zfs('create', this.#datasetOf(target));
+    await chmod(target, 0o700);
   }
 
   async clone(source: string, target: string, signal: AbortSignal): Promise<void> {
@@ -95,15 +96,32 @@ class Zfs {
     await this.#zfs('rename', '-f', dataset, this.#datasetOf(to));
   }
 
-  /** A dataset goes with its snapshots; that others were cloned from one is an error, and the store never asks for it. */
   async remove(directory: string): Promise<void> {
     const dataset = this.#datasetOf(directory);
-    if (await this.#exists(dataset)) await this.#zfs('destroy', '-r', '-f', dataset);
+    if (await this.#exists(dataset)) await this.#destroy(dataset);
     await rm(directory, { recursive: true, force: true });
   }
 
   async sync(): Promise<void> {
     await this.#run(['zpool', 'sync', this.#dataset.replace(/\/.*/s, '')]);
+  }
+
+  /**
+   * With its snapshot, and with what was cloned from that and lies in result-tmp: whoever is alive and makes a result from another keeps that
+   * from being removed, so a killed process left it. Other clones are an error: the store removes the results made from another first.
+   */
+  async #destroy(dataset: string): Promise<void> {
+    for (const clone of await this.#clonesOf(dataset)) {
+      if (clone.startsWith(`${this.#dataset}/${RESULTS_TMP}/`)) await this.#destroy(clone);
+    }
+    await this.#zfs('destroy', '-r', '-f', dataset);
+  }
+
+  /** None where there is no snapshot. */
+  async #clonesOf(dataset: string): Promise<string[]> {
+    const argv = ['zfs', 'get', '-H', '-o', 'value', 'clones', '--', `${dataset}@${SNAPSHOT}`];
+    const { stdout } = await this.#run(argv, { okCodes: [0, 1] });
+    return stdout.trim().split(',');
   }
 
   #datasetOf(unit: string): string {
