@@ -33,13 +33,9 @@ export class RecordedZfs {
     mkdirSync(this.#snapshots, { recursive: true });
   }
 
-  readonly run: NonNullable<ZfsOptions['run']> = (argv, options) => {
-    try {
-      return Promise.resolve(this.#answer(argv, options));
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  };
+  /** What is refused rejects. */
+  readonly run: NonNullable<ZfsOptions['run']> = (argv, options) =>
+    new Promise((resolve) => resolve(this.#answer(argv, options)));
 
   datasets(): string[] {
     return [...this.#datasets].sort();
