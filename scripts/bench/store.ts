@@ -176,6 +176,8 @@ function publish({ runs, size, sync, out }: Chosen, { samples: all, disk, missin
   );
   console.log(describeReport({ samples, disk, missing, verdicts }));
   console.log(`\n${file}`);
+  if (size === 'small')
+    console.log('The targets are for the full size: what a step costs besides its copy weighs more here.');
   if (runs < RUNS_MIN) console.log(`Fewer than ${RUNS_MIN} runs: a figure may be chance.`);
 }
 

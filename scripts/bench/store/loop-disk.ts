@@ -23,7 +23,10 @@ export async function mountLoopDisk(scratch: Scratch, kind: DiskKind, mebibytes:
 
 /** Returns when all that was written or deleted there is, so that the next one measured does not pay for it. */
 export async function quieten(disk: string, kind: DiskKind): Promise<void> {
-  if (kind === 'btrfs') await runCommand(['btrfs', 'subvolume', 'sync', disk]);
+  if (kind === 'btrfs') {
+    await runCommand(['btrfs', 'filesystem', 'sync', disk]); // wakes who deletes subvolumes, which sync does not
+    await runCommand(['btrfs', 'subvolume', 'sync', disk]);
+  }
   await runCommand(['sync', '-f', disk]);
 }
 
