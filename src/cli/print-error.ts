@@ -1,6 +1,7 @@
 import { ObuilderError } from '../errors.ts';
 import { SpecError } from '../spec/spec-error.ts';
 import { EXIT_FAILURE, EXIT_USAGE } from './exit-codes.ts';
+import { terminalText } from './terminal-text.ts';
 
 /** Errors in what was asked for, rather than in what the machine could do. */
 const USAGE_CODES = new Set(['BAD_USAGE', 'BAD_SUBDIR', 'BAD_PREFIX', 'BAD_UID', 'BAD_TARGET', 'BAD_OPTION']);
@@ -23,7 +24,7 @@ interface PrintOptions {
 
 /** Prints an error, and for a bad spec the line where it shows; its stack only when asked to. */
 export function printError(error: unknown, { isVerbose, program = 'obuilder-fs' }: PrintOptions): void {
-  console.error(`${program}: ${oneLine(describeError(error))}`);
+  console.error(`${program}: ${terminalText(oneLine(describeError(error)))}`);
   if (error instanceof SpecError && error.underlined !== undefined) console.error(error.underlined);
   if (isVerbose && error instanceof Error) console.error(error.stack);
 }

@@ -13,6 +13,7 @@ import { bytesOf, storeUseFlags, type StoreUseArguments } from '../space-options
 import { createProgress, type Progress } from '../progress-line.ts';
 import { stepLimitFlags, type StepLimitArguments } from '../step-limit-options.ts';
 import { idsOption, readContext, readSecrets, readSpec, secretOption } from '../spec-inputs.ts';
+import { terminalText } from '../terminal-text.ts';
 
 interface BuildArguments extends HostArguments, StoreUseArguments, StepLimitArguments {
   f: string;
@@ -100,7 +101,9 @@ function report(result: BuildResult): number {
       return EXIT_OK;
     case 'failed':
       console.error(
-        `Build step failed: ${result.message}${result.hint === undefined ? '' : `; ${result.hint}`}`,
+        terminalText(
+          `Build step failed: ${result.message}${result.hint === undefined ? '' : `; ${result.hint}`}`,
+        ),
       );
       return EXIT_FAILURE;
     case 'cancelled':
