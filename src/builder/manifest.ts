@@ -196,7 +196,7 @@ function takeBuffer(): Buffer {
   return spareBuffers.pop() ?? Buffer.allocUnsafe(READ_SIZE);
 }
 
-const READ_SIZE = 256 * 1024;
+const READ_SIZE = 1024 * 1024;
 /** Used again: the pages of a new one cost as much as reading into it. */
 const spareBuffers: Buffer[] = [];
 const FILES_AHEAD = 4;
