@@ -262,18 +262,12 @@ Napi::Value open_mapped_namespace_for(const Napi::CallbackInfo& info) {
   return promise;
 }
 
-/** What JavaScript holds of a clone: {finished, cancel(), progress()}. */
+/** What JavaScript holds of a clone: {finished, cancel()}. */
 Napi::Object clone_handle(const Napi::Env env, const std::shared_ptr<CloneControl>& control, Napi::Promise finished) {
   auto handle = Napi::Object::New(env);
   handle.Set("finished", finished);
   handle.Set("cancel",
              Napi::Function::New(env, [control](const Napi::CallbackInfo&) { control->is_cancelled = true; }));
-  handle.Set("progress", Napi::Function::New(env, [control](const Napi::CallbackInfo& info) {
-               auto counted = Napi::Object::New(info.Env());
-               counted.Set("files", static_cast<double>(control->files));
-               counted.Set("bytes", static_cast<double>(control->bytes));
-               return counted;
-             }));
   return handle;
 }
 

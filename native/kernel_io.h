@@ -16,7 +16,6 @@ namespace obfs {
  * - PARALLEL_DIROPS: without it the lookups in one directory wait for each other, and every caller's walk begins in one.
  * - HANDLE_KILLPRIV_V2: without it every write(2) asks for the file's capabilities first. With it the set-id bits of a file that
  *   is written to or truncated are ours to clear, where the request says so.
- *
  * - PASSTHROUGH, where it is wanted: reads and writes of an open file go to the backing file at once, and come here no more.
  *
  * What the kernel does not offer is not asked for, and elsewhere nothing is changed. One for a session, which it must outlive.
@@ -27,7 +26,7 @@ class KernelIo {
   Status attach(fuse_session* session, bool wants_passthrough);
 
   /** Whether the kernel passes reads and writes through, as far as it can. */
-  bool passes_through() const { return passes_through_; }
+  bool passes_through() const { return grants_passthrough; }
 
   /** Makes a file known to the kernel as one to read and write by itself. Answers what it calls it; 0 where it cannot do so. */
   int32_t open_backing(int fd);
@@ -43,8 +42,8 @@ class KernelIo {
   std::atomic<uint64_t> init_request = 0;  ///< the request whose reply is still to be edited; 0: none
   std::atomic<uint32_t> offered = 0;       ///< the features that the kernel offered in it
   std::atomic<uint32_t> offered_more = 0;  ///< those from the 32nd on
-  std::atomic<bool> passes_through_ = false;
   bool wants_passthrough = false;
+  std::atomic<bool> grants_passthrough = false;
 
  private:
   [[maybe_unused]] int device_ = -1;  ///< the session's, which closes it; Linux only

@@ -86,7 +86,7 @@ void ask_for_more(KernelIo& io, uint32_t* reply) {
   reply[kFlags] |= FUSE_INIT_EXT;
   reply[kMoreFlags] |= kPassthrough;
   reply[kMostStacked] = 1;
-  io.passes_through_ = true;
+  io.grants_passthrough = true;
 }
 
 /** The reply to OPEN ends with what was opened, that to CREATE too. */
@@ -122,7 +122,7 @@ Status KernelIo::attach(fuse_session* session, bool passthrough) {
 bool KernelIo::request_clears_set_ids() { return clears_set_ids; }
 
 int32_t KernelIo::open_backing(int fd) {
-  if (!passes_through_) return 0;
+  if (!passes_through()) return 0;
   BackingMap map = {fd, 0, 0};
   const int backing = ioctl(device_, kBackingOpen, &map);
   return backing > 0 ? backing : 0;

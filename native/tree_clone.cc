@@ -1,15 +1,11 @@
 #include "tree_clone.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <cstring>
 #include <exception>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -17,7 +13,7 @@
 #include <vector>
 
 #include "entry_clone.h"
-#include "os_calls.h"
+#include "tree_walk.h"
 #include "unique_fd.h"
 
 namespace obfs {
@@ -27,75 +23,12 @@ namespace {
 using entry_clone::CallFailure;
 using entry_clone::CallStatus;
 using entry_clone::DirectoryPair;
+using tree_walk::open_directory;
+using tree_walk::path_below;
 
 constexpr unsigned kThreadsMin = 2;
 /** More only wait for one another inside the file system. */
 constexpr unsigned kThreadsMax = 8;
-/** Paths are opened in pieces below this: a tree may be deeper than one path can tell. */
-constexpr size_t kPieceLengthMax = 4000;
-
-/** Opens the directory at `path` ("" for the root itself) below `root`, through no link. */
-Result<UniqueFd> open_directory(int root, const std::string& path) {
-  constexpr int kFlags = O_RDONLY | O_DIRECTORY;
-  if (path.empty()) return os::open_at(root, ".", kFlags);
-  UniqueFd reached;
-  size_t begin = 0;
-  while (begin < path.size()) {
-    size_t end = path.size();
-    if (end - begin > kPieceLengthMax) end = path.rfind('/', begin + kPieceLengthMax);
-    auto next =
-        os::open_beneath(reached.is_open() ? reached.get() : root, path.substr(begin, end - begin).c_str(), kFlags);
-    if (!next.ok()) return next.failure();
-    reached = std::move(*next);
-    begin = end + 1;
-  }
-  return reached;
-}
-
-std::string path_below(const std::string& directory, const char* name) {
-  return directory.empty() ? std::string(name) : directory + "/" + name;
-}
-
-/** What every thread takes from and adds to: directories by their paths, so that no descriptor is held for what waits. */
-class WorkList {
- public:
-  void add(std::string directory) {
-    const std::lock_guard lock(mutex_);
-    waiting_.push_back(std::move(directory));
-    changed_.notify_one();
-  }
-
-  /** The newest directory, or none when all work is done or given up. Each one taken is to be marked done. */
-  std::optional<std::string> take() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !waiting_.empty() || under_way_ == 0 || is_given_up_; });
-    if (waiting_.empty() || is_given_up_) return {};
-    std::string taken = std::move(waiting_.back());
-    waiting_.pop_back();
-    ++under_way_;
-    return taken;
-  }
-
-  void mark_done() {
-    const std::lock_guard lock(mutex_);
-    if (--under_way_ == 0 && waiting_.empty()) changed_.notify_all();
-  }
-
-  void give_up() {
-    const std::lock_guard lock(mutex_);
-    is_given_up_ = true;
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  // All under mutex_:
-  std::vector<std::string> waiting_;
-  size_t under_way_ = 0;
-  bool is_given_up_ = false;
-};
-
 /** Further names of files that were met before. They are made last, when every first name is there. */
 class HardLinks {
  public:
@@ -195,17 +128,22 @@ class TreeClone {
   }
 
   bool clone_entries(const Opened& opened, const std::string& path) {
-    const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(dup(opened.from.get())), closedir);
-    if (entries == nullptr) return fail(call_failed("opendir"), source_path(path));
-    for (errno = 0; const dirent* entry = readdir(entries.get()); errno = 0) {
-      const char* const name = entry->d_name;
-      if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
-      if (control_.is_cancelled) return fail({ECANCELED, "clone"}, source_path(path));
-      if (is_failed_) return false;
-      const CallStatus failed = clone_entry(opened.pair(), path, name);
-      if (failed) return fail(*failed, source_path(path_below(path, name)));
-    }
-    return errno == 0 || fail(call_failed("readdir"), source_path(path));
+    bool is_told = false;  // of the file that it was
+    const Status listed = tree_walk::for_each_entry(opened.from.get(), [&](const dirent& entry) -> Status {
+      is_told = true;
+      if (control_.is_cancelled) return stop({ECANCELED, "clone"}, source_path(path));
+      if (is_failed_) return Errno{ECANCELED};
+      const CallStatus failed = clone_entry(opened.pair(), path, entry.d_name);
+      if (failed) return stop(*failed, source_path(path_below(path, entry.d_name)));
+      is_told = false;
+      return Status();
+    });
+    return listed.ok() || is_told ? listed.ok() : fail({listed.error(), "readdir"}, source_path(path));
+  }
+
+  Status stop(CallFailure failure, std::string path) {
+    fail(failure, std::move(path));
+    return Errno{failure.error};
   }
 
   CallStatus clone_entry(DirectoryPair at, const std::string& directory, const char* name) {
@@ -216,9 +154,7 @@ class TreeClone {
       work_.add(path_below(directory, name));
       return {};
     }
-    ++control_.files;
     if (attr.st_nlink > 1 && !links_.is_first(attr, directory, name)) return {};
-    control_.bytes += static_cast<uint64_t>(attr.st_size);
     return entry_clone::clone_file(at, name, attr);
   }
 
@@ -269,7 +205,7 @@ class TreeClone {
   CloneControl& control_;
   UniqueFd from_root_;
   UniqueFd to_root_;
-  WorkList work_;
+  tree_walk::WorkList work_;
   HardLinks links_;
   std::atomic<bool> is_failed_ = false;
   std::mutex failure_mutex_;

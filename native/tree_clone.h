@@ -1,7 +1,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -14,12 +13,10 @@ struct CloneFailure {
   std::string path;
 };
 
-/** What other threads may tell a clone that is under way, and hear of it. */
+/** What other threads may tell a clone that is under way. */
 struct CloneControl {
   /** Once set, the clone ends with ECANCELED before its next file. */
   std::atomic<bool> is_cancelled = false;
-  std::atomic<uint64_t> files = 0;
-  std::atomic<uint64_t> bytes = 0;
 };
 
 /**

@@ -1,16 +1,14 @@
 #include "tree_usage.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstring>
 #include <map>
-#include <memory>
 #include <vector>
 
 #include "shared_extents.h"
+#include "tree_walk.h"
 #include "unique_fd.h"
 
 namespace obfs {
@@ -18,7 +16,6 @@ namespace obfs {
 namespace {
 
 constexpr uint64_t kBlockBytes = 512;
-constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_CLOEXEC;
 
 class Measurement {
  public:
@@ -29,7 +26,7 @@ class Measurement {
     if (fstat(root_.get(), &attr) != 0) return last_errno();
     device_ = attr.st_dev;
     usage_.bytes += bytes_of(attr);
-    for (waiting_.push_back("."); !waiting_.empty();) {
+    for (waiting_.push_back(""); !waiting_.empty();) {
       const std::string directory = std::move(waiting_.back());
       waiting_.pop_back();
       const Status status = measure_directory(directory);
@@ -52,28 +49,23 @@ class Measurement {
   static uint64_t bytes_of(const struct stat& attr) { return static_cast<uint64_t>(attr.st_blocks) * kBlockBytes; }
 
   Status measure_directory(const std::string& path) {
-    UniqueFd opened(openat(root_.get(), path.c_str(), kFlags | O_DIRECTORY));
-    if (!opened.is_open()) return last_errno();
-    const int fd = opened.get();
-    const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(fd), closedir);
-    if (entries == nullptr) return last_errno();
-    (void)opened.release();
-    for (errno = 0; const dirent* entry = readdir(entries.get()); errno = 0) {
-      if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    const auto directory = tree_walk::open_directory(root_.get(), path);
+    if (!directory.ok()) return directory.failure();
+    const int fd = directory->get();
+    return tree_walk::for_each_entry(fd, [&](const dirent& entry) {
       struct stat attr;
-      if (fstatat(fd, entry->d_name, &attr, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno == ENOENT) continue;
-        return last_errno();
+      if (fstatat(fd, entry.d_name, &attr, AT_SYMLINK_NOFOLLOW) != 0) {
+        return errno == ENOENT ? Status() : Status(last_errno());
       }
-      if (attr.st_dev == device_) measure_entry(fd, path, entry->d_name, attr);
-    }
-    return errno == 0 ? Status() : last_errno();
+      if (attr.st_dev == device_) measure_entry(fd, path, entry.d_name, attr);
+      return Status();
+    });
   }
 
   void measure_entry(int directory, const std::string& path, const char* name, const struct stat& attr) {
     if (S_ISDIR(attr.st_mode)) {
       usage_.bytes += bytes_of(attr);
-      waiting_.push_back(path + "/" + name);
+      waiting_.push_back(tree_walk::path_below(path, name));
       return;
     }
     ++usage_.files;
@@ -100,7 +92,7 @@ class Measurement {
 }  // namespace
 
 Result<TreeUsage> measure_tree(const std::string& root) {
-  UniqueFd opened(open(root.c_str(), kFlags | O_DIRECTORY));
+  UniqueFd opened(open(root.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!opened.is_open()) return last_errno();
   return Measurement(std::move(opened)).run();
 }

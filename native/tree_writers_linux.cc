@@ -4,12 +4,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <cstring>
-#include <memory>
 #include <mutex>
 #include <thread>
 
+#include "tree_walk.h"
 #include "tree_writers.h"
 #include "unique_fd.h"
 
@@ -38,7 +36,7 @@ class WriterSearch {
   WriterSearch(UniqueFd root, size_t count_max) : root_(std::move(root)), count_max_(count_max) {}
 
   Result<std::vector<std::string>> run() {
-    waiting_.push_back("");
+    work_.add("");
     std::vector<std::thread> threads;
     const unsigned count = std::clamp(std::thread::hardware_concurrency(), 1u, kThreadsMax);
     for (unsigned i = 0; i < count; ++i) threads.emplace_back([this] { work(); });
@@ -51,42 +49,19 @@ class WriterSearch {
  private:
   /** A thread's life. */
   void work() {
-    std::string directory;
-    while (take(directory)) {
-      const Status status = search(directory);
-      const std::lock_guard lock(mutex_);
+    while (const auto directory = work_.take()) {
+      const Status status = search(*directory);
       // What vanishes while we look is not in the tree.
-      if (!status.ok() && status.error() != ENOENT) error_ = status.error();
-      --under_way_;
-      changed_.notify_all();
+      if (!status.ok() && status.error() != ENOENT) fail(status.error());
+      work_.mark_done();
     }
   }
-
-  bool take(std::string& directory) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !waiting_.empty() || under_way_ == 0 || is_over(); });
-    if (waiting_.empty() || is_over()) return false;
-    directory = std::move(waiting_.back());
-    waiting_.pop_back();
-    ++under_way_;
-    return true;
-  }
-
-  bool is_over() const { return error_ != 0 || found_.size() >= count_max_; }
 
   Status search(const std::string& path) {
-    UniqueFd opened(openat(root_.get(), path.empty() ? "." : path.c_str(), kFlags | O_DIRECTORY));
-    if (!opened.is_open()) return last_errno();
-    const int fd = opened.get();
-    const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(fd), closedir);
-    if (entries == nullptr) return last_errno();
-    (void)opened.release();
-    for (errno = 0; const dirent* entry = readdir(entries.get()); errno = 0) {
-      if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-      const Status status = look_at(fd, path, *entry);
-      if (!status.ok()) return status;
-    }
-    return errno == 0 ? Status() : last_errno();
+    const auto directory = tree_walk::open_directory(root_.get(), path, O_NOATIME);
+    if (!directory.ok()) return directory.failure();
+    return tree_walk::for_each_entry(directory->get(),
+                                     [&](const dirent& entry) { return look_at(directory->get(), path, entry); });
   }
 
   Status look_at(int directory, const std::string& path, const dirent& entry) {
@@ -96,37 +71,37 @@ class WriterSearch {
       if (fstatat(directory, entry.d_name, &attr, AT_SYMLINK_NOFOLLOW) != 0) return last_errno();
       type = IFTODT(attr.st_mode);
     }
-    const std::string name = path.empty() ? entry.d_name : path + "/" + entry.d_name;
-    if (type == DT_DIR) add_directory(name);
-    return type == DT_REG ? look_at_file(directory, entry.d_name, name) : Status();
+    if (type == DT_DIR) work_.add(tree_walk::path_below(path, entry.d_name));
+    return type == DT_REG ? look_at_file(directory, path, entry.d_name) : Status();
   }
 
-  Status look_at_file(int directory, const char* name, const std::string& path) {
+  Status look_at_file(int directory, const std::string& path, const char* name) {
     const UniqueFd file(openat(directory, name, kFlags | O_NONBLOCK));
     if (!file.is_open()) return last_errno();
     const Result<Lease> lease = try_read_lease(file.get());
     if (!lease.ok()) return lease.failure();
-    if (*lease == Lease::kRefused) {
-      const std::lock_guard lock(mutex_);
-      if (found_.size() < count_max_) found_.push_back(path);
-    }
+    if (*lease == Lease::kRefused) note(tree_walk::path_below(path, name));
     return {};
   }
 
-  void add_directory(const std::string& path) {
+  void note(std::string path) {
     const std::lock_guard lock(mutex_);
-    waiting_.push_back(path);
-    changed_.notify_one();
+    if (found_.size() < count_max_) found_.push_back(std::move(path));
+    if (found_.size() >= count_max_) work_.give_up();
+  }
+
+  void fail(int error) {
+    const std::lock_guard lock(mutex_);
+    error_ = error;
+    work_.give_up();
   }
 
   const UniqueFd root_;
   const size_t count_max_;
+  tree_walk::WorkList work_;
   std::mutex mutex_;
-  std::condition_variable changed_;
-  // All under mutex_ while threads run:
-  std::vector<std::string> waiting_;
+  // Both under mutex_ while threads run:
   std::vector<std::string> found_;
-  size_t under_way_ = 0;
   int error_ = 0;
 };
 

@@ -55,7 +55,6 @@ export interface MappedTree {
 export interface NativeClone {
   readonly finished: Promise<void>;
   cancel(): void;
-  progress(): { readonly files: number; readonly bytes: number };
 }
 
 export interface TreeUsage {
