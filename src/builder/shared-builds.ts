@@ -37,7 +37,6 @@ export type SharedOutcome =
   | { readonly status: 'cancelled' };
 
 /** OBuilder has no such note: there, several processes must not use one store. */
-const WAITING_FOR_OTHER = 'Waiting for another process that is making this result';
 const WAITING_FOR_USER = 'Waiting for a build user: all are busy with other steps';
 
 type Ending = SharedOutcome | { readonly status: 'broken'; readonly error: unknown };
@@ -87,7 +86,7 @@ class RunningStep {
   /** Open until the step has ended and its last watcher has left. */
   #log: BuildLog | undefined;
   readonly #watchers = new Set<Watcher>();
-  /** What it waits for before it runs, to be told to those who join. */
+  /** The note on what it waits for before it runs, for those who join. */
   #waitsFor: string | undefined;
   #hasEnded = false;
 
@@ -145,7 +144,7 @@ class RunningStep {
     if (there !== undefined) return this.#loaded(there);
     const work = this.#step.prepare();
     const outcome = await this.#store.build(
-      { id, base, onWait: () => this.#waits(WAITING_FOR_OTHER) },
+      { id, base, onWait: (what) => this.#waits(`Waiting for ${what}`) },
       (directory) => this.#fill(directory, work),
       this.#cancel.signal,
     );
@@ -155,9 +154,9 @@ class RunningStep {
     return outcome.status === 'loaded' ? this.#loaded(directory) : { status: 'saved', directory };
   }
 
-  #waits(what: string): void {
-    this.#waitsFor = what;
-    for (const watcher of this.#watchers) watcher.note(what);
+  #waits(note: string): void {
+    this.#waitsFor = note;
+    for (const watcher of this.#watchers) watcher.note(note);
   }
 
   #loaded(directory: string): SharedOutcome {

@@ -206,12 +206,12 @@ describe.skipIf(whyNoMounts !== undefined)("OBuilder's commands", () => {
     expect(answer.stderr).toBe('obuilder-fs: --secret: not ID:FILE; as in --secret=token:/run/token\n');
   });
 
-  it('a build that waits for another process says so, and takes its result', async () => {
+  it('a build that waits for another process says for which, and takes its result', async () => {
     const steps = spec(run('echo begun; while [ ! -e ~/go ]; do sleep 0.05; done'));
     const first = scratch.start(steps, { mode: 'bind' });
     await first.untilPrinted('begun\n');
     const second = scratch.start(steps, { mode: 'bind' });
-    await second.untilPrinted('Waiting for another process that is making this result');
+    await second.untilPrinted('Waiting for another process that is making this result (pid ');
     const tree = spawnSync('sh', ['-c', `touch "$(echo ${scratch.stateDir}/store/result-tmp/*)/rootfs/go"`]);
     expect(tree.status).toBe(0);
     expect((await first.done).stdout).toContain('saved as');
