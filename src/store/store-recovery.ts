@@ -1,9 +1,11 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { errnoCode } from '../errors.ts';
 import { ensureCache } from './store-caches.ts';
 import { isResultId, type StoreLayout } from './store-layout.ts';
 import { tryLock } from './store-locks.ts';
 import { discard, isDirectory, isSetAside, type StoreParts } from './store-parts.ts';
+import { isForWantOfSpace } from './store-space.ts';
 
 /**
  * Clears away what killed processes left and makes the index agree with the disk.
@@ -29,10 +31,12 @@ async function sweepResults(parts: StoreParts): Promise<void> {
   const { layout, copier } = parts;
   for (const name of await readdir(layout.resultsTmp)) {
     const path = join(layout.resultsTmp, name);
-    if (isSetAside(name)) await copier.remove(path);
-    else if (isResultId(name)) {
-      await ifUnlocked(layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
-    }
+    await leavingWhatStays(parts, async () => {
+      if (isSetAside(name)) await copier.remove(path);
+      else if (isResultId(name)) {
+        await ifUnlocked(layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
+      }
+    });
   }
 }
 
@@ -43,16 +47,28 @@ async function sweepCaches(parts: StoreParts): Promise<void> {
   const { layout, copier } = parts;
   for (const name of await readdir(layout.cachesTmp)) {
     const path = join(layout.cachesTmp, name);
-    if (isSetAside(name)) await copier.remove(path);
-    else if (CACHE_COPY.test(name)) {
-      await ifUnlocked(layout.cacheCopyLock(name), () => discard(copier, path, layout.cachesTmp));
-    } else if (PREVIOUS_CACHE.test(name)) {
-      const escapedName = name.replace(PREVIOUS_CACHE, '');
-      await ifUnlocked(layout.cacheLock(escapedName), async () => {
-        await ensureCache(parts, escapedName);
-        await discard(copier, path, layout.cachesTmp);
-      });
-    }
+    await leavingWhatStays(parts, async () => {
+      if (isSetAside(name)) await copier.remove(path);
+      else if (CACHE_COPY.test(name)) {
+        await ifUnlocked(layout.cacheCopyLock(name), () => discard(copier, path, layout.cachesTmp));
+      } else if (PREVIOUS_CACHE.test(name)) {
+        const escapedName = name.replace(PREVIOUS_CACHE, '');
+        await ifUnlocked(layout.cacheLock(escapedName), async () => {
+          await ensureCache(parts, escapedName);
+          await discard(copier, path, layout.cachesTmp);
+        });
+      }
+    });
+  }
+}
+
+/** One thing that cannot be removed must not keep the whole store from opening: `store verify` tells of it. */
+async function leavingWhatStays({ layout }: StoreParts, remove: () => Promise<void>): Promise<void> {
+  try {
+    await remove();
+  } catch (error) {
+    // For want of space it is tried again with the reserve's.
+    if (errnoCode(error) === undefined || (await isForWantOfSpace(error, layout.root))) throw error;
   }
 }
 

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   existsSync,
@@ -21,6 +22,7 @@ import { escapeCacheName } from '../../src/store/store-layout.ts';
 import type { Store } from '../../src/store/store.ts';
 import type { TreeCopier } from '../../src/store/tree-copier.ts';
 import { idOf, never, writing } from '../contracts/store-contract.ts';
+import { whyNoLoopDisks } from '../helpers/loop-disk.ts';
 
 let root: string;
 const opened: Store[] = [];
@@ -235,6 +237,26 @@ describe('opening', () => {
     expect(readFileSync(join(outside, 'precious'), 'utf8')).toBe('x');
     rmSync(outside, { recursive: true });
   });
+
+  it.skipIf(whyNoLoopDisks !== undefined)(
+    'succeeds where something cannot be removed, and does so later',
+    async () => {
+      (await openStore()).close();
+      opened.pop();
+      const busy = join(root, 'result-tmp', '.removed-busy', 'mounted');
+      mkdirSync(busy, { recursive: true });
+      mkdirSync(join(root, 'result-tmp', '.removed-other'));
+      execFileSync('mount', ['-t', 'tmpfs', 'test', busy]);
+      try {
+        await openStore();
+        expect(readdirSync(join(root, 'result-tmp'))).toEqual(['.removed-busy']);
+      } finally {
+        execFileSync('umount', [busy]);
+      }
+      await openStore();
+      expect(readdirSync(join(root, 'result-tmp'))).toEqual([]);
+    },
+  );
 });
 
 describe('a store that does not sync', () => {
