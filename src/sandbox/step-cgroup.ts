@@ -3,7 +3,7 @@ import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errnoCode } from '../errors.ts';
-import { formatBytes, type StepLimits } from './step-limits.ts';
+import { sizeFlag, type StepLimits } from './step-limits.ts';
 
 /** The kernel's limits on all processes of a step together. */
 export interface StepCgroup {
@@ -144,8 +144,8 @@ function isRefusal(error: unknown): boolean {
 async function metIn(directory: string, limits: StepLimits): Promise<string | undefined> {
   const { memoryBytesMax = 0, processesMax = 0 } = limits;
   const counts = [
-    ['memory.events', 'oom_kill', `it needed more memory than --memory=${formatBytes(memoryBytesMax)}`],
-    ['memory.oom_control', 'oom_kill', `it needed more memory than --memory=${formatBytes(memoryBytesMax)}`],
+    ['memory.events', 'oom_kill', `it needed more memory than --memory=${sizeFlag(memoryBytesMax)}`],
+    ['memory.oom_control', 'oom_kill', `it needed more memory than --memory=${sizeFlag(memoryBytesMax)}`],
     ['pids.events', 'max', `it needed more processes than --processes=${processesMax}`],
   ] as const;
   for (const [file, count, words] of counts) {

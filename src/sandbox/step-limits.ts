@@ -42,7 +42,7 @@ export function watchLimits(
     timeoutMs === undefined
       ? undefined
       : setTimeout(
-          () => exceed(`it took longer than --step-timeout=${formatDuration(timeoutMs)}`),
+          () => exceed(`it took longer than --step-timeout=${durationFlag(timeoutMs)}`),
           Math.min(timeoutMs, timerMsMax),
         );
   return {
@@ -54,7 +54,7 @@ export function watchLimits(
         return;
       }
       output(chunk.subarray(0, bytesLeft));
-      exceed(`it wrote more than --max-output=${formatBytes(outputBytesMax)}`);
+      exceed(`it wrote more than --max-output=${sizeFlag(outputBytesMax)}`);
     },
     exceeded: exceeded.signal,
     why: () => why,
@@ -62,8 +62,8 @@ export function watchLimits(
   };
 }
 
-/** In the largest unit that needs no fraction, as the flags take it. */
-function formatDuration(milliseconds: number): string {
+/** In the largest unit that needs no fraction. */
+function durationFlag(milliseconds: number): string {
   const units = [
     ['d', 86_400_000],
     ['h', 3_600_000],
@@ -73,8 +73,8 @@ function formatDuration(milliseconds: number): string {
   return `${milliseconds / ms}${unit}`;
 }
 
-/** In the largest unit that needs no fraction, as the flags take it. */
-export function formatBytes(bytes: number): string {
+/** In the largest unit that needs no fraction. */
+export function sizeFlag(bytes: number): string {
   const units = ['', 'K', 'M', 'G', 'T'];
   let unit = 0;
   while (bytes >= 1024 && bytes % 1024 === 0 && unit < units.length - 1) {

@@ -27,6 +27,17 @@ export function locateIn(places: StepPlaces, path: StepPath): string {
   );
 }
 
+/** The places of one of several build users that meet the same file system: each has a TMPDIR to itself. */
+export function placesOfOne(places: StepPlaces, uid: number): StepPlaces {
+  return { ...places, tmpPath: `${places.tmpPath}-${uid}` };
+}
+
+/** A located path with another TMPDIR. */
+export function inTmpOf({ tmpPath }: StepPlaces, located: string, places: StepPlaces): string {
+  const { place, rest } = splitPlace(places, located);
+  return place === places.tmpPath ? posix.join(tmpPath, rest) : located;
+}
+
 /** Whether a step works there: what `locateIn` answers always is. */
 export function isLocated(places: StepPlaces, path: string): boolean {
   return allPlaces(places).some((place) => isWithin(place, path));

@@ -9,8 +9,8 @@ export const secretsVariable = 'OBUILDER_SECRETS_DIR';
  * Where a step finds all its secrets, one file each, named by the last component of its target. On Linux only the step's own
  * mount namespace has it; elsewhere it is made for the step and removed after it, by the next one if need be.
  */
-export function secretsDirectory({ homePath }: StepPlaces): string {
-  return process.platform === 'linux' ? '/tmp/obuilder-secrets' : `${homePath}.secrets`;
+export function secretsDirectory({ tmpPath }: StepPlaces): string {
+  return process.platform === 'linux' ? '/tmp/obuilder-secrets' : `${tmpPath}.secrets`;
 }
 
 /** The name of a secret's file. */

@@ -18,7 +18,7 @@ import type { StepLimits } from './step-limits.ts';
 import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
 import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
 import { runStepProcess } from './step-process.ts';
-import { isLocated, locateIn, splitPlace, type StepPlaces } from './step-places.ts';
+import { inTmpOf, isLocated, locateIn, placesOfOne, splitPlace, type StepPlaces } from './step-places.ts';
 import { withTmpDirectory } from './step-tmp.ts';
 import { showTrees, type ShownTrees, type TreesToShow } from './tree-owners.ts';
 import { createUserPool } from './user-pool.ts';
@@ -45,10 +45,11 @@ export interface UserSandboxOptions {
 
 /**
  * Runs steps as build users, each one step at a time, also among the processes that share the state directory. On Linux each step has a
- * mount namespace of its own, where its tree is its home; on macOS the tree is copied into the home and back.
+ * mount namespace of its own, where its tree is its home; on macOS the tree is moved there, or a mount shows it.
  *
- * Order of a step: claim a build user, rather the one that the tree belongs to, end what a killed run left, point the prefix, place the files, run; then, whatever happened,
- * end all of the uid's processes before anything is taken away again, and give the uid back last.
+ * Order of a step: claim a build user, if possible the one that the tree belongs to, end what a killed run left, place the tree, show it as
+ * the user's, point the prefix, run; then, whatever happened, end all of the uid's processes before anything is taken away again, and
+ * give the uid back last.
  */
 export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   const { homePath, prefix, tmpPath = `${homePath}.tmp` } = options;
@@ -59,6 +60,11 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   let areOurs: Promise<unknown> | undefined;
   let isClosed = false;
 
+  /** Only namespaces can show each its own TMPDIR at one path. */
+  function placesOf(uid: number): StepPlaces {
+    return process.platform === 'linux' || options.uids.length === 1 ? places : placesOfOne(places, uid);
+  }
+
   async function runInTurn(step: Step): Promise<StepOutcome> {
     await mkdir(options.stateDir, { recursive: true, mode: 0o700 });
     await (areOurs ??= refuseForeign(options));
@@ -66,7 +72,9 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
     const claim = await pool.take({ preferred, onWait: step.command.onWait }, step.signal);
     if (claim === undefined) return cancelled;
     try {
-      const outcome = await runClaimed({ ...options, places, home }, step, claim.uid);
+      const host = { ...options, places: placesOf(claim.uid), home };
+      const command = inPlaces(step.command, places, host.places);
+      const outcome = await runClaimed(host, { ...step, command }, claim.uid);
       return step.signal.aborted ? cancelled : outcome;
     } finally {
       claim.giveUp();
@@ -101,6 +109,18 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
       isClosed = true;
       await Promise.allSettled(running);
     },
+  };
+}
+
+/** A command located in `from`, as it is in the places of the build user that runs it. */
+function inPlaces(command: StepCommand, from: StepPlaces, to: StepPlaces): StepCommand {
+  const move = (path: string) => (isLocated(from, path) ? inTmpOf(to, path, from) : path);
+  const moveTarget = <T extends { target: string }>(one: T): T => ({ ...one, target: move(one.target) });
+  return {
+    ...command,
+    cwd: move(command.cwd),
+    caches: command.caches.map(moveTarget),
+    secrets: command.secrets.map(moveTarget),
   };
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { locateIn, splitPlace } from '../../src/sandbox/step-places.ts';
+import { inTmpOf, locateIn, placesOfOne, splitPlace } from '../../src/sandbox/step-places.ts';
 
 const places = { homePath: '/Users/mac1000', prefix: '/usr/local', tmpPath: '/Users/mac1000.tmp' };
 
@@ -45,6 +45,13 @@ describe('an absolute path', () => {
       `${path}: lies outside of what a step may use: /Users/mac1000.tmp, /Users/mac1000, /usr/local`,
     );
   });
+});
+
+test('one of several build users has a TMPDIR to itself, and what was located in the common one lies there', () => {
+  const own = placesOfOne(places, 705);
+  expect(own).toEqual({ ...places, tmpPath: '/Users/mac1000.tmp-705' });
+  expect(inTmpOf(own, '/Users/mac1000.tmp/x/y', places)).toBe('/Users/mac1000.tmp-705/x/y');
+  expect(inTmpOf(own, '/Users/mac1000/x', places)).toBe('/Users/mac1000/x');
 });
 
 test('a located path is split at the inner place', () => {
