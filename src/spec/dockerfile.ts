@@ -78,7 +78,7 @@ class Writer {
       case 'run':
         return `RUN ${this.#mounts(op, user)}${this.#command(op)}`;
       case 'copy':
-        return `COPY ${this.#owner(user)}${sourceOf(op)}${op.src.join(' ')} ${op.dst}`;
+        return `COPY ${ownerOf(user)}${sourceOf(op)}${op.src.join(' ')} ${op.dst}`;
       case 'user':
         return `USER ${nameOf(op.user)}`;
       case 'env':
@@ -98,11 +98,6 @@ class Writer {
     return shell.split('\n').map(trimmed).join(` ${this.#escape}\n    `);
   }
 
-  #owner(user: User): string {
-    if (isInitialUser(user) || (this.#style === 'windows' && user.kind === 'windows')) return '';
-    return `--chown=${nameOf(user)} `;
-  }
-
   #quote(value: ByteString): string {
     return value.replace(this.#escape === '`' ? /["`]/g : /["\\]/g, (char) => this.#escape + char);
   }
@@ -113,13 +108,14 @@ const INITIAL_USERS: Readonly<Record<DockerfileStyle, User>> = {
   windows: { kind: 'windows', name: byteStringOf('ContainerAdministrator') },
 };
 
-/** Of either system: what an image starts as needs no mention. */
-function isInitialUser(user: User): boolean {
-  return Object.values(INITIAL_USERS).some((initial) => nameOf(initial) === nameOf(user));
-}
-
 function nameOf(user: User): string {
   return user.kind === 'unix' ? `${user.uid}:${user.gid}` : user.name;
+}
+
+/** Of what is copied; Docker gives it to root by itself, and Windows has no owners to give. */
+function ownerOf(user: User): string {
+  const isLeftOut = user.kind === 'windows' || (user.uid === 0 && user.gid === 0);
+  return isLeftOut ? '' : `--chown=${nameOf(user)} `;
 }
 
 function sourceOf({ from }: CopyOp): string {

@@ -98,9 +98,9 @@ describe('spec print and dockerfile', () => {
   });
 
   it.each([
-    [['dockerfile', '-'], 'FROM base\nRUN é\n'],
-    [['dockerfile', '-f', '-'], 'FROM base\nRUN é\n'],
-    [['dockerfile', '--buildkit', '-'], 'FROM base\nRUN --mount=type=cache,id=c,target=/c,uid=0 é\n'],
+    [['dockerfile', '-'], 'FROM base\nRUN é\n\n'],
+    [['dockerfile', '-f', '-'], 'FROM base\nRUN é\n\n'],
+    [['dockerfile', '--buildkit', '-'], 'FROM base\nRUN --mount=type=cache,id=c,target=/c,uid=0 é\n\n'],
   ])('%j', (args, stdout) => {
     const answer = run(args, '((from base) (run (cache (c (target /c))) (shell é)))');
     expect(answer).toMatchObject({ status: 0, stdout, stderr: '' });

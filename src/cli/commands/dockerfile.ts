@@ -39,9 +39,11 @@ export const dockerfileCommand: CommandModule<object, DockerfileArguments> = {
       .example('$0 dockerfile --buildkit -f examples/sqlite.spec', 'with its caches, for DOCKER_BUILDKIT=1'),
   handler: ({ spec, f, buildkit, escape: style }) => {
     const dockerfile = dockerfileOf(readSpec(oneOf(spec, f)), { buildkit, style });
-    process.stdout.write(bufferOf(dockerfile));
+    process.stdout.write(Buffer.concat([bufferOf(dockerfile), EMPTY_LINE])); // as OBuilder prints it
   },
 };
+
+const EMPTY_LINE = Buffer.from('\n');
 
 function oneOf(spec: string | undefined, f: string | undefined): string {
   const [file, second] = [spec, f].flat().filter((given) => given !== undefined);
