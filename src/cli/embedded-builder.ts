@@ -39,9 +39,9 @@ export interface RunningBuild extends AsyncIterable<BuildEvent> {
   readonly result: Promise<BuildResult>;
 }
 
-/** What `obuilder-fs build`, `healthcheck`, `log`, `store`, `delete` and `clean` do, on one store and as one build user. */
+/** What `obuilder-fs build`, `healthcheck`, `log`, `store`, `delete` and `clean` do, on one store, with its build users. */
 export interface EmbeddedBuilder {
-  /** Any number of builds may be under way: they share steps; those that must run take turns as the build user. */
+  /** Any number of builds may be under way: they share steps; those that must run take turns as the build users. */
   build(spec: string | Uint8Array, options: BuildOptions): RunningBuild;
   healthcheck(options?: { readonly signal?: AbortSignal }): Promise<Health>;
   /** Every result in the store, the longest unused first. */
@@ -53,7 +53,7 @@ export interface EmbeddedBuilder {
   delete(id: string, removed?: (id: string) => void): Promise<void>;
   /** Removes results not used since `before`, the longest unused first; answers how many. */
   prune(before: Date, limit?: number, removed?: (id: string) => void): Promise<number>;
-  /** Waits for what is under way, then gives everything back: mount, build user, store. Abort the builds first to be quick. */
+  /** Waits for what is under way, then gives everything back: mount, build users, store. Abort the builds first to be quick. */
   close(): Promise<void>;
 }
 

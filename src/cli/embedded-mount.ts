@@ -77,7 +77,9 @@ export async function createMount(options: MountOptions): Promise<Mount> {
     const unmount: Mount['unmount'] = async ({ force = false } = {}) => {
       await Promise.all(mounted.map((one) => endMounted(one, force)));
     };
-    options.signal?.addEventListener('abort', () => void unmount({ force: true }).catch(() => undefined));
+    const unmountAtOnce = () => void unmount({ force: true }).catch(() => undefined);
+    if (options.signal?.aborted === true) unmountAtOnce();
+    else options.signal?.addEventListener('abort', unmountAtOnce, { once: true });
     return { prefixes: served.map(({ prefix }) => prefix), pid, ended, unmount };
   } catch (error) {
     release();

@@ -29,7 +29,7 @@ export class EventQueue<T> implements AsyncIterableIterator<T> {
     while (this.#events.length === 0 && this.#state === 'open') {
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }
-    const [value] = this.#events.splice(0, 1);
+    const value = this.#events.shift();
     if (value !== undefined) return { done: false, value };
     const failure = this.#failure;
     this.#failure = undefined;

@@ -126,6 +126,17 @@ describe.skipIf(whyNoMounts !== undefined)('the library', () => {
     await mount.unmount();
   });
 
+  it('a mount that is no longer wanted when it answers goes again', async () => {
+    const signal = AbortSignal.abort();
+    const mount = await library.createMount({
+      prefixes: [scratch.prefix],
+      stateDir: scratch.stateDir,
+      signal,
+    });
+    await mount.ended;
+    expect(mountsBelow(scratch.directory)).toEqual([]);
+  });
+
   it('a mount goes with the process that asked for it, however it dies', async () => {
     const script = `import { createMount } from 'obuilder-fs';
       const mount = await createMount(${JSON.stringify({ prefixes: [scratch.prefix], stateDir: scratch.stateDir })});
