@@ -63,6 +63,9 @@ export async function runCommand(
   );
 }
 
+/** What runs commands for code that names other systems' commands: its tests give another one. */
+export type CommandRunner = typeof runCommand;
+
 function startError(command: string, error: Error): Error {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return error;
   return new ObuilderError('COMMAND_MISSING', `${command}: no such command`, {

@@ -1,5 +1,5 @@
 import { errnoCode } from '../errors.ts';
-import { runCommand } from '../os/exec.ts';
+import { runCommand, type CommandRunner } from '../os/exec.ts';
 import {
   buildUserFullName,
   buildUserName,
@@ -11,29 +11,31 @@ import {
 } from './build-users.ts';
 
 /** Build users in the local directory node, made by dscl. Not administrators: nothing that they run needs to be. */
-export function createMacosBuildUsers(options: { homePath: string }): BuildUsers {
+export function createMacosBuildUsers(options: { homePath: string; run?: CommandRunner }): BuildUsers {
+  const { homePath, run = runCommand } = options;
   const users: BuildUsers = {
     async list() {
-      const search = await runCommand(['dscl', '.', '-search', '/Users', 'RealName', buildUserFullName]);
-      const uids = await Promise.all(parseSearchNames(search.stdout, 'RealName').map(uidOf));
-      const found = await Promise.all(uids.sort((a, b) => a - b).map(findAccount));
+      const search = await run(['dscl', '.', '-search', '/Users', 'RealName', buildUserFullName]);
+      const names = parseSearchNames(search.stdout, 'RealName');
+      const uids = await Promise.all(names.map((name) => uidOf(name, run)));
+      const found = await Promise.all(uids.sort((a, b) => a - b).map((uid) => findAccount(uid, run)));
       return found.filter((user) => user !== undefined);
     },
     async find(uid) {
       refuseSystemUid(uid);
-      return findAccount(uid);
+      return findAccount(uid, run);
     },
     async ensure(uid) {
       refuseSystemUid(uid);
-      const user = (await findAccount(uid)) ?? (await createUser(uid, options.homePath));
-      if (user.homePath === options.homePath) return user;
-      await runCommand(setHomeCommand(user.name, options.homePath));
-      return { ...user, homePath: options.homePath };
+      const user = (await findAccount(uid, run)) ?? (await createUser(uid, homePath, run));
+      if (user.homePath === homePath) return user;
+      await run(setHomeCommand(user.name, homePath));
+      return { ...user, homePath };
     },
     async remove(uid) {
       const user = await users.find(uid);
       if (user === undefined) return;
-      await runAll(removeCommands(user.name));
+      await runAll(removeCommands(user.name), run);
     },
   };
   return users;
@@ -90,12 +92,12 @@ function create(record: string, ...attribute: string[]): string[] {
   return ['dscl', '.', '-create', record, ...attribute];
 }
 
-async function findAccount(uid: number): Promise<BuildUser | undefined> {
-  const search = await runCommand(['dscl', '.', '-search', '/Users', 'UniqueID', String(uid)]);
+async function findAccount(uid: number, run: CommandRunner): Promise<BuildUser | undefined> {
+  const search = await run(['dscl', '.', '-search', '/Users', 'UniqueID', String(uid)]);
   const [name] = parseSearchNames(search.stdout, 'UniqueID');
   if (name === undefined) return undefined;
   const keys = ['RealName', 'PrimaryGroupID', 'NFSHomeDirectory'];
-  const record = parseRead((await runCommand(['dscl', '.', '-read', `/Users/${name}`, ...keys])).stdout);
+  const record = parseRead((await run(['dscl', '.', '-read', `/Users/${name}`, ...keys])).stdout);
   refuseForeignAccount({ uid, name, fullName: record.get('RealName') ?? '' });
   return {
     uid,
@@ -105,15 +107,15 @@ async function findAccount(uid: number): Promise<BuildUser | undefined> {
   };
 }
 
-async function uidOf(name: string): Promise<number> {
-  const record = parseRead((await runCommand(['dscl', '.', '-read', `/Users/${name}`, 'UniqueID'])).stdout);
+async function uidOf(name: string, run: CommandRunner): Promise<number> {
+  const record = parseRead((await run(['dscl', '.', '-read', `/Users/${name}`, 'UniqueID'])).stdout);
   return Number(record.get('UniqueID'));
 }
 
 /** Writing the same record twice ends in the same record, so two processes at once do no harm. */
-async function createUser(uid: number, homePath: string): Promise<BuildUser> {
+async function createUser(uid: number, homePath: string, run: CommandRunner): Promise<BuildUser> {
   try {
-    await runAll(createCommands(uid, homePath));
+    await runAll(createCommands(uid, homePath), run);
   } catch (error) {
     if (errnoCode(error) !== 'COMMAND_FAILED') throw error;
     throw nameTaken(uid, error);
@@ -122,6 +124,6 @@ async function createUser(uid: number, homePath: string): Promise<BuildUser> {
   return { uid, gid: uid, name, homePath };
 }
 
-async function runAll(commands: string[][]): Promise<void> {
-  for (const command of commands) await runCommand(command);
+async function runAll(commands: string[][], run: CommandRunner): Promise<void> {
+  for (const command of commands) await run(command);
 }
