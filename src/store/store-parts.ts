@@ -54,6 +54,11 @@ export function isSetAside(name: string): boolean {
   return name.startsWith(SET_ASIDE);
 }
 
+/** A new name for what is to be removed; it is all that says so. */
+export function setAsidePath(name: string, tmpDirectory: string): string {
+  return join(tmpDirectory, `${SET_ASIDE}${name.slice(0, 100)}-${randomUUID()}`);
+}
+
 /**
  * Makes `path` vanish at once by moving it into `tmpDirectory` under a name of its own; undefined when it was not there. A tree is
  * never removed in place: half of it would look like the whole, and a dying process could still add to the next one of that name.
@@ -63,7 +68,7 @@ export async function setAside(
   path: string,
   tmpDirectory: string,
 ): Promise<string | undefined> {
-  const aside = join(tmpDirectory, `${SET_ASIDE}${basename(path).slice(0, 100)}-${randomUUID()}`);
+  const aside = setAsidePath(basename(path), tmpDirectory);
   try {
     await copier.move(path, aside);
     return aside;

@@ -27,16 +27,26 @@ export async function removeLockFiles(layout: StoreLayout): Promise<void> {
   for (const name of await readdir(layout.locks)) await rm(join(layout.locks, name), { force: true });
 }
 
-async function sweepResults(parts: StoreParts): Promise<void> {
-  const { layout, copier } = parts;
-  for (const name of await readdir(layout.resultsTmp)) {
-    const path = join(layout.resultsTmp, name);
-    await leavingWhatStays(parts, async () => {
-      if (isSetAside(name)) await copier.remove(path);
-      else if (isResultId(name)) {
-        await ifUnlocked(layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
-      }
-    });
+/**
+ * What nobody works on any more in result-tmp. On ZFS what was cloned from a tree must go before it: as long as anything goes, the rest
+ * is tried again.
+ */
+export async function sweepResults(parts: StoreParts): Promise<void> {
+  const { layout } = parts;
+  let countBefore = Infinity;
+  let names = await readdir(layout.resultsTmp);
+  while (names.length < countBefore) {
+    countBefore = names.length;
+    for (const name of names) await leavingWhatStays(parts, () => sweepResult(parts, name));
+    names = await readdir(layout.resultsTmp);
+  }
+}
+
+async function sweepResult({ layout, copier }: StoreParts, name: string): Promise<void> {
+  const path = join(layout.resultsTmp, name);
+  if (isSetAside(name)) await copier.remove(path);
+  else if (isResultId(name)) {
+    await ifUnlocked(layout.resultLock(name), () => discard(copier, path, layout.resultsTmp));
   }
 }
 

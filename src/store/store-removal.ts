@@ -1,7 +1,8 @@
+import { errnoCode, ObuilderError } from '../errors.ts';
 import type { FileLock } from '../fs/file-lock.ts';
-import { ObuilderError } from '../errors.ts';
 import { describeHolder, holdersOf, tryLock } from './store-locks.ts';
-import { setAside, type StoreParts } from './store-parts.ts';
+import { isDirectory, setAside, type StoreParts } from './store-parts.ts';
+import { sweepResults } from './store-recovery.ts';
 import { diskSpace, isForWantOfSpace } from './store-space.ts';
 
 export type Removed = (id: string) => void;
@@ -9,6 +10,7 @@ export type Removed = (id: string) => void;
 /**
  * Takes results out of a store. Each is renamed away, dropped from the index and only then deleted, so it is there or it is not,
  * whenever we are killed. It works on a full disk: it spends the reserve, and makes it again when it is done.
+ * What cannot be removed does not keep the others from being removed; it is told at the end.
  */
 export class ResultRemover {
   readonly #parts: StoreParts;
@@ -19,8 +21,9 @@ export class ResultRemover {
 
   /** Store.delete says what it promises. */
   async delete(id: string, removed?: Removed): Promise<void> {
-    await this.#deleteTree(id, removed);
-    await this.#parts.reserve.ensureIfRoom();
+    const removal = new Removal(this.#parts, removed);
+    await this.#deleteTree(id, removal);
+    await removal.end();
   }
 
   /** Removes unused results, the oldest first, as long as `wantsMore` says so; answers how many. */
@@ -30,6 +33,7 @@ export class ResultRemover {
     removed?: Removed,
   ): Promise<number> {
     const { layout, index, reserve } = this.#parts;
+    const removal = new Removal(this.#parts, removed);
     const skipped = new Set<string>();
     let count = 0;
     while (await wantsMore(count)) {
@@ -39,11 +43,10 @@ export class ResultRemover {
       // What cannot be dropped from the index now comes up again: once is enough.
       skipped.add(id);
       if (lock !== undefined && index.isUnused(id, before)) {
-        await this.#remove(id, lock, removed);
-        count++;
+        if (await removal.succeedsIn(() => removal.remove(id, lock))) count++;
       } else lock?.release();
     }
-    await reserve.ensureIfRoom();
+    await removal.end();
     return count;
   }
 
@@ -71,23 +74,38 @@ export class ResultRemover {
     }
   }
 
-  async #deleteTree(id: string, removed: Removed | undefined): Promise<void> {
+  async #deleteTree(id: string, removal: Removal): Promise<void> {
     const { layout, index, reserve } = this.#parts;
     for (;;) {
-      for (const child of index.children(id)) await this.#deleteTree(child, removed);
+      for (const child of index.children(id)) await this.#deleteTree(child, removal);
       const lock = await reserve.spend(() => tryLock(layout.resultLock(id), 'exclusive'));
       if (lock === undefined) throw resultBusy(id, layout.resultLock(id));
       // A build from it may have ended since the children were listed; while we hold the lock none can.
       if (index.children(id).length === 0) {
-        await this.#remove(id, lock, removed);
+        await removal.remove(id, lock);
         return;
       }
       lock.release();
     }
   }
+}
 
-  /** `lock` is the id's, exclusive; it is released once nobody can find the result any more. */
-  async #remove(id: string, lock: FileLock, removed: Removed | undefined): Promise<void> {
+/** What one call removes. */
+class Removal {
+  readonly #parts: StoreParts;
+  readonly #removed: Removed | undefined;
+  readonly #failures: unknown[] = [];
+
+  constructor(parts: StoreParts, removed: Removed | undefined) {
+    this.#parts = parts;
+    this.#removed = removed;
+  }
+
+  /**
+   * `lock` is the id's, exclusive; it is released once nobody can find the result any more. When this returns the result is gone;
+   * that its files had to stay is told at the end.
+   */
+  async remove(id: string, lock: FileLock): Promise<void> {
     const { layout, copier, durability, reserve, checkpoint } = this.#parts;
     try {
       const aside = await reserve.spend(() => setAside(copier, layout.result(id), layout.resultsTmp));
@@ -98,15 +116,33 @@ export class ResultRemover {
       const isForgotten = await this.#forget(id);
       await checkpoint('result-forgotten');
       if (isForgotten) lock.release();
-      if (aside === undefined) return;
-      await copier.remove(aside);
+      if (aside === undefined || !(await this.succeedsIn(() => this.#removeTree(aside)))) return;
       // There is room now. What still does not go is dropped when the store is next opened.
       if (!isForgotten) await this.#forget(id);
       await checkpoint('result-removed');
-      removed?.(id);
+      this.#removed?.(id);
     } finally {
       lock.release();
     }
+  }
+
+  /** Whether `action` succeeds; otherwise it is told at the end. */
+  async succeedsIn(action: () => Promise<void>): Promise<boolean> {
+    try {
+      await action();
+      return true;
+    } catch (error) {
+      if (errnoCode(error) === undefined || (await isForWantOfSpace(error, this.#parts.layout.root)))
+        throw error;
+      this.#failures.push(error);
+      return false;
+    }
+  }
+
+  /** @throws {ObuilderError} NOT_REMOVED */
+  async end(): Promise<void> {
+    await this.#parts.reserve.ensureIfRoom();
+    if (this.#failures.length > 0) throw notRemoved(this.#failures);
   }
 
   /** Whether its row is gone; on a disk without any room it stays for now. */
@@ -120,12 +156,31 @@ export class ResultRemover {
       throw error;
     }
   }
+
+  /** On ZFS, what killed processes cloned from it must go before it. */
+  async #removeTree(aside: string): Promise<void> {
+    try {
+      await this.#parts.copier.remove(aside);
+    } catch (error) {
+      await sweepResults(this.#parts);
+      if (await isDirectory(aside)) throw error;
+    }
+  }
 }
 
 function isFree(lockPath: string): boolean {
   const lock = tryLock(lockPath, 'exclusive');
   lock?.release();
   return lock !== undefined;
+}
+
+function notRemoved(failures: readonly unknown[]): ObuilderError {
+  const [first] = failures as readonly [Error];
+  const more = failures.length === 1 ? '' : ` (and ${failures.length - 1} more)`;
+  return new ObuilderError('NOT_REMOVED', `some results could not be removed: ${first.message}${more}`, {
+    hint: 'end what uses them (a mount; on ZFS a clone made by hand), then run: obuilder-fs store verify',
+    cause: first,
+  });
 }
 
 function resultBusy(id: string, lockPath: string): ObuilderError {

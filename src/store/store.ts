@@ -94,10 +94,16 @@ export interface Store {
    */
   hold(id: string): Promise<{ release(): void } | undefined>;
 
-  /** Removes a result, the results made from it first. `removed` hears each id. @throws {ObuilderError} RESULT_BUSY */
+  /**
+   * Removes a result, the results made from it first. `removed` hears each id.
+   * @throws {ObuilderError} RESULT_BUSY; NOT_REMOVED when files had to stay.
+   */
   delete(id: string, removed?: (id: string) => void): Promise<void>;
 
-  /** Removes results not used since `before`, oldest first, at most `limit`, never one that others were made from. Answers how many. */
+  /**
+   * Removes results not used since `before`, oldest first, at most `limit`, never one that others were made from. Answers how many.
+   * @throws {ObuilderError} NOT_REMOVED, once it is done with the others.
+   */
   prune(before: Date, limit: number, removed?: (id: string) => void): Promise<number>;
 
   /** As `prune`, until so many bytes are free on the disk. */

@@ -4,6 +4,7 @@ import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand, type CommandOptions, type CommandResult } from '../os/exec.ts';
 import { createDirectory, removeDirectory } from './plain-units.ts';
 import { createRsyncCopier, fillByRsync } from './rsync-copier.ts';
+import { setAsidePath } from './store-parts.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
 export interface ZfsOptions {
@@ -16,7 +17,7 @@ export interface ZfsOptions {
 /**
  * Results are datasets, as in OBuilder's zfs store, and a copy is a clone of the snapshot `snap` that every saved result has.
  * Caches are plain directories: replacing one must not wait until nobody has a file of it open, as renaming a dataset does.
- * Takes away half results that OBuilder left: those without the snapshot. Those datasets must not be in use.
+ * Moves half results that OBuilder left, those without the snapshot, to where the store removes what is left of killed processes.
  * @throws {ObuilderError} STORE_KIND when no dataset is mounted there.
  */
 export async function openZfsCopier({ mountPoint, run = runCommand }: ZfsOptions): Promise<TreeCopier> {
@@ -64,9 +65,13 @@ class Zfs {
     const whole = await this.#list('snapshot', 2);
     for (const dataset of await this.#list('filesystem', 1)) {
       const isResult = dataset !== `${this.#dataset}/${RESULTS}`;
-      if (isResult && !whole.includes(`${dataset}@${SNAPSHOT}`))
-        await this.#zfs('destroy', '-r', '-f', dataset);
+      if (isResult && !whole.includes(`${dataset}@${SNAPSHOT}`)) await this.#setAside(basename(dataset));
     }
+  }
+
+  /** Opening the store then removes it, unless something keeps it. */
+  async #setAside(result: string): Promise<void> {
+    await this.move(join(this.#root, RESULTS, result), setAsidePath(result, join(this.#root, RESULTS_TMP)));
   }
 
   holds(unit: string): boolean {
@@ -98,30 +103,12 @@ class Zfs {
 
   async remove(directory: string): Promise<void> {
     const dataset = this.#datasetOf(directory);
-    if (await this.#exists(dataset)) await this.#destroy(dataset);
+    if (await this.#exists(dataset)) await this.#zfs('destroy', '-r', '-f', dataset); // refused while there are clones
     await rm(directory, { recursive: true, force: true });
   }
 
   async sync(): Promise<void> {
     await this.#run(['zpool', 'sync', this.#dataset.replace(/\/.*/s, '')]);
-  }
-
-  /**
-   * With its snapshot, and with what was cloned from that and lies in result-tmp: whoever is alive and makes a result from another keeps that
-   * from being removed, so a killed process left it. Other clones are an error: the store removes the results made from another first.
-   */
-  async #destroy(dataset: string): Promise<void> {
-    for (const clone of await this.#clonesOf(dataset)) {
-      if (clone.startsWith(`${this.#dataset}/${RESULTS_TMP}/`)) await this.#destroy(clone);
-    }
-    await this.#zfs('destroy', '-r', '-f', dataset);
-  }
-
-  /** None where there is no snapshot. */
-  async #clonesOf(dataset: string): Promise<string[]> {
-    const argv = ['zfs', 'get', '-H', '-o', 'value', 'clones', '--', `${dataset}@${SNAPSHOT}`];
-    const { stdout } = await this.#run(argv, { okCodes: [0, 1] });
-    return stdout.trim().split(',');
   }
 
   #datasetOf(unit: string): string {

@@ -5,8 +5,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ObuilderError } from '../../src/errors.ts';
 import { createDirectoryStore } from '../../src/store/directory-store.ts';
 import type { Store } from '../../src/store/store.ts';
+import { verifyStore } from '../../src/store/store-verify.ts';
 import { openZfsCopier } from '../../src/store/zfs-copier.ts';
-import { idOf, never, storeContract, writing } from '../contracts/store-contract.ts';
+import { gate, idOf, never, storeContract, writing } from '../contracts/store-contract.ts';
 import { DATASET, RecordedZfs } from '../helpers/recorded-zfs.ts';
 
 // The commands are recorded and done with directories: whether ZFS itself does as zfs(8) says is not tested here.
@@ -198,13 +199,44 @@ describe('after a kill', () => {
     expect(zfs.datasets()).toHaveLength(3);
   });
 
+  it('what it left of a step is not destroyed by who removes its base, once somebody makes the step anew', async () => {
+    const store = await openStore();
+    for (const name of ['base', 'another base']) await save(store, name);
+    const [destroying, goOn] = [gate(), gate()];
+    const run: typeof zfs.run = async (argv, options) => {
+      if (argv[1] === 'destroy') {
+        destroying.open();
+        await goOn.opened;
+      }
+      return await zfs.run(argv, options);
+    };
+    const copier = await openZfsCopier({ mountPoint: zfs.mountPoint, run });
+    const remover = await createDirectoryStore({ root: zfs.mountPoint, copier });
+    opened.push(remover);
+    dieAt(/^snapshot/);
+    await expect(save(store, 'step', 'base')).rejects.toMatchObject({ code: 'COMMAND_FAILED' });
+    zfs.intercept = () => undefined;
+    const removal = remover.delete(idOf('base'));
+    await destroying.opened;
+    const outcome = await store.build(
+      { id: idOf('step'), base: idOf('another base') },
+      async (directory) => {
+        goOn.open();
+        await removal;
+        return await writing({ file: 'made anew' })(directory);
+      },
+      never,
+    );
+    expect(outcome).toEqual({ status: 'ok' });
+  });
+
   it('a result that was half deleted does not keep its base from being deleted', async () => {
     const store = await openStore();
     const other = await openStore();
     await save(store, 'base');
     await save(store, 'step', 'base');
     dieAt(/^destroy/);
-    await expect(store.delete(idOf('step'))).rejects.toMatchObject({ code: 'COMMAND_FAILED' });
+    await expect(store.delete(idOf('step'))).rejects.toMatchObject({ code: 'NOT_REMOVED' });
     zfs.intercept = () => undefined;
     await other.delete(idOf('base'));
     expect(zfs.datasets()).toHaveLength(3);
@@ -216,23 +248,54 @@ describe('after a kill', () => {
     await save(store, 'step', 'base');
     for (const name of ['step', 'base']) {
       dieAt(/^destroy/);
-      await expect(store.delete(idOf(name))).rejects.toMatchObject({ code: 'COMMAND_FAILED' });
+      await expect(store.delete(idOf(name))).rejects.toMatchObject({ code: 'NOT_REMOVED' });
     }
     await reopen();
     expect(zfs.datasets()).toHaveLength(3);
   });
 });
 
-it('what a person cloned from a result is never destroyed with it', async () => {
-  const store = await openStore();
-  await save(store, 'base');
+describe('a clone that a person made of a result', () => {
   const own = `${DATASET}/own`;
-  await zfs.run(['zfs', 'clone', `${DATASET}/result/${idOf('base')}@snap`, own]);
-  await expect(store.delete(idOf('base'))).rejects.toMatchObject({
-    code: 'COMMAND_FAILED',
+  const clone = (name: string) => zfs.run(['zfs', 'clone', `${DATASET}/result/${idOf(name)}@snap`, own]);
+  const refused = {
+    code: 'NOT_REMOVED',
     message: expect.stringContaining('dependent clones') as string,
+  };
+
+  it('is never destroyed with it', async () => {
+    const store = await openStore();
+    await save(store, 'base');
+    await clone('base');
+    await expect(store.delete(idOf('base'))).rejects.toMatchObject(refused);
+    expect(zfs.datasets()).toContain(own);
   });
-  expect(zfs.datasets()).toContain(own);
+
+  it('keeps no other result from being pruned', async () => {
+    const store = await openStore();
+    for (const name of ['cloned', 'other', 'another']) await save(store, name);
+    await clone('cloned');
+    const removed: string[] = [];
+    const tomorrow = new Date(Date.now() + 86_400_000);
+    await expect(store.prune(tomorrow, 10, (id) => removed.push(id))).rejects.toMatchObject(refused);
+    expect(removed.sort()).toEqual([idOf('other'), idOf('another')].sort());
+    expect(store.records()).toEqual([]);
+  });
+
+  it('does not keep the store from opening, and is told by store verify until it is gone', async () => {
+    const store = await openStore();
+    await save(store, 'base');
+    await clone('base');
+    await expect(store.delete(idOf('base'))).rejects.toMatchObject(refused);
+    closeAll();
+    const verify = async () =>
+      await verifyStore({ root: zfs.mountPoint, copier: await openCopier() }, { dryRun: false });
+    const leftover = { kind: 'leftover', what: expect.stringContaining('.removed-') as string };
+    expect(await verify()).toEqual([expect.objectContaining({ ...leftover, isRepaired: false })]);
+    await zfs.run(['zfs', 'destroy', own]);
+    expect(await verify()).toEqual([expect.objectContaining({ ...leftover, isRepaired: true })]);
+    expect(zfs.datasets()).toHaveLength(3);
+  });
 });
 
 describe('opening', () => {
