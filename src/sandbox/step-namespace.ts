@@ -95,6 +95,19 @@ enterBelow() {
 
 isPrivate() { case $1/ in /tmp/* | /var/tmp/* | /dev/shm/*) ;; *) false ;; esac }
 
+# It may be gone already: a mount goes from all namespaces with the directory that it is on.
+takeAway() {
+  local said
+  said=$(umount -n -c -l -- "$1" 2>&1) || ! isMounted "$1" || { printf '%s\\n' "$said" >&2; exit 1; }
+}
+isMounted() {
+  local point
+  while read -r _ _ _ _ point _; do
+    [ "$(printf '%b' "$point")" != "$1" ] || return 0
+  done </proc/self/mountinfo
+  return 1
+}
+
 # What the machine has mounted there, with everything below it, is made read-only or else taken out of view. Other prefixes are taken out of
 # view: their mount processes would have to wait for the step to end.
 makeReadOnly() {
@@ -110,7 +123,7 @@ makeReadOnly() {
     fi
     case $flags in ro | ro,*) continue ;; esac
     flags=\${flags/#rw/ro}
-    mount -n -c -o "remount,bind,\${flags/,idmapped/}" -- "$point" 2>/dev/null || umount -n -c -l -- "$point"
+    mount -n -c -o "remount,bind,\${flags/,idmapped/}" -- "$point" 2>/dev/null || takeAway "$point"
   done <<<"$1"
 }
 

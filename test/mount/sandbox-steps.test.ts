@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile, chmod, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -112,6 +113,26 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
     expect(await readdir(homePath)).toEqual([]);
     expect(mountsWith(directory)).toEqual([]);
     await rm(join(directory, 'store'), { recursive: true, force: true });
+  });
+
+  test('mounts of others come and go while steps begin', async () => {
+    const script = `cd "$1" || exit
+      trap 'umount -l come-*; rmdir come-*' EXIT
+      for ((i = 0; ; i = (i + 1) % 20)); do
+        if [ -d "come-$i" ]; then umount -l "come-$i" && rmdir "come-$i"; fi
+        mkdir "come-$i" && mount -t tmpfs none "come-$i" || exit
+        [ "$i" != 19 ] || echo round
+      done`;
+    const others = spawn('bash', ['-c', script, 'others', directory], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(others.stdout, 'data');
+    try {
+      for (let i = 0; i < 4; i++) expect((await run(shell('true'))).outcome).toEqual({ status: 'ok' });
+    } finally {
+      others.kill();
+      await once(others, 'exit');
+    }
   });
 
   test('another prefix can be unmounted while a step runs, and its mount process ends', async () => {
