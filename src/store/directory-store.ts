@@ -3,6 +3,13 @@ import { join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { lockFile, tryLockFile, type FileLock } from '../fs/file-lock.ts';
 import type { StepOutcome } from '../sandbox/sandbox.ts';
+import {
+  deleteFailedTree,
+  failedTrees,
+  keepFailedTree,
+  pruneFailedTrees,
+  removeFailedTree,
+} from './failed-trees.ts';
 import { openCacheCopy } from './store-caches.ts';
 import { withCopyProgress, type CopyProgress } from './copy-progress.ts';
 import { durabilityOf } from './store-durability.ts';
@@ -13,12 +20,13 @@ import { discard, isDirectory, type Checkpoint, type StoreParts } from './store-
 import { enterStep, pauseSteps } from './store-pause.ts';
 import { recover, removeLockFiles } from './store-recovery.ts';
 import { ResultRemover, type Removed } from './store-removal.ts';
+import { holdTree, lookAtCopy } from './private-copy.ts';
 import { removeUnfinishedReserves, StoreReserve } from './store-reserve.ts';
 import { RoomKeeper, type AutoPrune } from './store-room.ts';
 import { diskFull, diskSpace, isDiskFull, isForWantOfSpace, type DiskSpace } from './store-space.ts';
 import { noteUnsynced, settleUnsynced } from './store-unsynced.ts';
 import { measureUsage } from './store-usage.ts';
-import type { BuildRequest, PausedStore, ResultRecord, Store, StoreUsage } from './store.ts';
+import type { BuildRequest, CopyRequest, PausedStore, ResultRecord, Store, StoreUsage } from './store.ts';
 import { describeHolds, holdsOf, type TreeHold } from './tree-holders.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
@@ -180,13 +188,39 @@ class DirectoryStore implements Store {
       const step = await enterStep(this.#parts, signal, onWait);
       if (step === undefined) return { status: 'cancelled' };
       try {
-        return await this.#withBase(base, signal, () => this.#makeWithRoom(request, fill, signal));
+        return await this.#withBase(base, signal, () =>
+          this.#withRoom(() => this.#make(request, fill, signal)),
+        );
       } finally {
         step.release();
       }
     } finally {
       lock.release();
     }
+  }
+
+  async withCopy(
+    { id, onWait = () => undefined }: CopyRequest,
+    look: (directory: string) => Promise<StepOutcome>,
+    signal: AbortSignal,
+  ): Promise<StepOutcome> {
+    const tree = await holdTree(this.#parts, id);
+    try {
+      const step = await enterStep(this.#parts, signal, onWait);
+      if (step === undefined) return { status: 'cancelled' };
+      try {
+        const copying = { source: tree.directory, copying: this.#copying };
+        return await this.#withRoom(() => lookAtCopy(this.#parts, copying, look, signal));
+      } finally {
+        step.release();
+      }
+    } finally {
+      tree.lock.release();
+    }
+  }
+
+  async keepFailed(id: string): Promise<string | undefined> {
+    return await keepFailedTree(this.#parts, id);
   }
 
   async openCache(
@@ -217,19 +251,22 @@ class DirectoryStore implements Store {
   }
 
   async delete(id: string, removed?: Removed): Promise<void> {
+    if (await deleteFailedTree(this.#parts, id)) removed?.(id);
     await this.#remover.delete(id, removed);
   }
 
   async prune(before: Date, limit: number, removed?: Removed): Promise<number> {
-    return await this.#remover.prune(before, (count) => Promise.resolve(count < limit), removed);
+    return await this.#pruneWhile(before, (count) => Promise.resolve(count < limit), removed);
   }
 
   async makeRoom(freeBytes: number, before: Date, removed?: Removed): Promise<number> {
-    return await this.#remover.makeRoom(freeBytes, before, removed);
+    const isShort = async () => (await this.space()).freeBytes < freeBytes;
+    return await this.#pruneWhile(before, isShort, removed);
   }
 
   prunable(before: Date): string[] {
-    return this.#remover.prunable(before);
+    const failed = failedTrees(this.#parts.layout).filter(({ keptAt }) => keptAt < before);
+    return [...failed.map(({ id }) => id), ...this.#remover.prunable(before)];
   }
 
   async pause(onWait: (holders: string) => void, signal: AbortSignal): Promise<PausedStore | undefined> {
@@ -239,6 +276,17 @@ class DirectoryStore implements Store {
   close(): void {
     this.#parts.index.close();
     this.#storeLock.release();
+  }
+
+  /** What was kept of failed steps goes first: a build never needs it. */
+  async #pruneWhile(
+    before: Date,
+    wantsMore: (count: number) => Promise<boolean>,
+    removed?: Removed,
+  ): Promise<number> {
+    const failed = await pruneFailedTrees(this.#parts, before, wantsMore, removed);
+    const more = (count: number) => wantsMore(failed + count);
+    return failed + (await this.#remover.prune(before, more, removed));
   }
 
   /** A use that a full disk keeps from being noted is no reason to fail: the result is there. */
@@ -269,16 +317,11 @@ class DirectoryStore implements Store {
   }
 
   /** A full disk is told as such, whatever failed for it. */
-  async #makeWithRoom(
-    request: BuildRequest,
-    fill: (directory: string) => Promise<StepOutcome>,
-    signal: AbortSignal,
-  ): Promise<StepOutcome> {
+  async #withRoom<T>(make: () => Promise<T>): Promise<T> {
     const { layout, reserve } = this.#parts;
     try {
       await this.#roomKeeper?.makeRoom();
       await reserve.ensure();
-      const make = () => this.#make(request, fill, signal);
       return await (this.#roomKeeper?.during(make) ?? make());
     } catch (error) {
       if (errnoCode(error) === 'DISK_FULL' || !(await isForWantOfSpace(error, layout.root))) throw error;
@@ -305,6 +348,7 @@ class DirectoryStore implements Store {
         const holds = await holdsOf(join(tmp, 'rootfs'));
         if (holds.length > 0) return stillHeld(holds);
         await this.#save(id, base, signal);
+        await removeFailedTree(this.#parts, id).catch(() => undefined); // of an earlier try; it may stay
       }
       return outcome.status === 'failed' ? await this.#withReason(outcome) : outcome;
     } catch (error) {

@@ -69,6 +69,15 @@ export class StoreLayout {
     return join(this.locks, `result-${checkedId(id)}`);
   }
 
+  /** Where the tree of a failed step is kept: where unfinished results are, under a name that nothing else has there. */
+  failedTree(id: string): string {
+    return join(this.resultsTmp, `${FAILED_PREFIX}${checkedId(id)}`);
+  }
+
+  failedTreeLock(id: string): string {
+    return join(this.locks, `${FAILED_PREFIX}${checkedId(id)}`);
+  }
+
   cache(escapedName: string): string {
     return join(this.caches, escapedName);
   }
@@ -97,6 +106,14 @@ export class StoreLayout {
   cacheCopyLock(cacheTmpName: string): string {
     return join(this.locks, `copy-${cacheTmpName}`);
   }
+}
+
+const FAILED_PREFIX = 'failed-';
+
+/** The id of the failed step whose tree has this name in result-tmp; undefined for any other name. */
+export function failedTreeId(name: string): string | undefined {
+  const id = name.slice(FAILED_PREFIX.length);
+  return name.startsWith(FAILED_PREFIX) && isResultId(id) ? id : undefined;
 }
 
 const ID = /^[0-9a-f]{64}$/;

@@ -20,6 +20,9 @@ export interface BuildRequest {
   readonly onWait?: (what: string) => void;
 }
 
+/** What `Store.withCopy` is to copy, and as in `BuildRequest` who hears what is waited for. */
+export type CopyRequest = Pick<BuildRequest, 'id' | 'onWait'>;
+
 /** A store in which no step runs, in any process, and none begins before `resume`. */
 export interface PausedStore {
   /** Removes what steps left in result-tmp and cache-tmp, and answers how many directories that were. */
@@ -78,6 +81,25 @@ export interface Store {
 
   /** The directory of a saved result, as `use`, and does not count as a use. */
   find(id: string): Promise<string | undefined>;
+
+  /**
+   * For somebody to look at: gives `look` a private copy of result `id`, or else of what `keepFailed` has kept under it, in a directory as
+   * `build` gives one to `fill`. Removes it afterwards, and answers what `look` answered; nothing of it is ever saved.
+   * @throws {ObuilderError} NO_SUCH_RESULT, DISK_FULL
+   */
+  withCopy(
+    request: CopyRequest,
+    look: (directory: string) => Promise<StepOutcome>,
+    signal: AbortSignal,
+  ): Promise<StepOutcome>;
+
+  /**
+   * To be called by `fill` when it has failed to make result `id`: keeps the directory that it was given, instead of the one that was kept
+   * for that id before, and only so many of the latest. It is no result, and nothing is built from it: `withCopy` finds it. `delete`, `prune`
+   * and `makeRoom` remove it as a result that was last used now.
+   * Answers where it is; undefined when the one before is being looked at, which then stays.
+   */
+  keepFailed(id: string): Promise<string | undefined>;
 
   /** Every result, the longest unused first. */
   records(): ResultRecord[];

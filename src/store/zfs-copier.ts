@@ -86,7 +86,10 @@ class Zfs {
 
   async clone(source: string, target: string, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    await this.#zfs('clone', `${this.#datasetOf(source)}@${SNAPSHOT}`, this.#datasetOf(target));
+    const snapshot = `${this.#datasetOf(source)}@${SNAPSHOT}`;
+    const isResult = basename(dirname(source)) === RESULTS;
+    if (!isResult && !(await this.#exists(snapshot))) await this.#zfs('snapshot', snapshot);
+    await this.#zfs('clone', snapshot, this.#datasetOf(target));
   }
 
   /** What becomes a result gets its snapshot first, so that it never is one without. */

@@ -123,8 +123,30 @@ export function createMockStore(root: string): Store {
       });
     },
 
+    async withCopy({ id }, look) {
+      const trees = [pathOf(id), join(root, 'failed', id)];
+      const tree = trees.find((path) => existsSync(path));
+      if (tree === undefined) throw new ObuilderError('NO_SUCH_RESULT', `${id}: no such result`);
+      const copy = join(root, 'result-tmp', `copy-${copies++}`);
+      copyTree(tree, copy);
+      try {
+        return await look(copy);
+      } finally {
+        rmSync(copy, { recursive: true, force: true });
+      }
+    },
+
+    keepFailed(id) {
+      const kept = join(root, 'failed', id);
+      rmSync(kept, { recursive: true, force: true });
+      mkdirSync(join(root, 'failed'), { recursive: true });
+      renameSync(join(root, 'result-tmp', id), kept);
+      return Promise.resolve(kept);
+    },
+
     async delete(id, removed) {
       pathOf(id);
+      rmSync(join(root, 'failed', id), { recursive: true, force: true });
       for (const child of childrenOf(id)) await this.delete(child, removed);
       if (isBusy(id)) throw new ObuilderError('RESULT_BUSY', `${id}: busy`);
       removeOne(id, removed);
