@@ -4,12 +4,11 @@ import { createBuilder, type Builder } from '../builder/builder.ts';
 import { createHealthcheck, type Healthcheck } from '../builder/healthcheck.ts';
 import { ObuilderError } from '../errors.ts';
 import { createDirectoryFetcher } from '../fetcher/directory-fetcher.ts';
-import { createLinuxBuildUsers } from '../sandbox/build-users-linux.ts';
-import { createMacosBuildUsers } from '../sandbox/build-users-macos.ts';
-import type { BuildUsers } from '../sandbox/build-users.ts';
 import { createRedirectedHome } from '../sandbox/home-placement.ts';
+import type { HostSystem } from '../sandbox/host-system.ts';
+import { createLinuxSystem } from '../sandbox/linux-system.ts';
+import { createMacosSystem } from '../sandbox/macos-system.ts';
 import { createMountedPrefix, type MountedPrefix } from '../sandbox/mounted-prefix.ts';
-import { endProcessesOf } from '../sandbox/processes.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
 import { chooseCopier } from '../store/choose-copier.ts';
 import { createDirectoryStore, type DirectoryStoreOptions } from '../store/directory-store.ts';
@@ -37,13 +36,13 @@ export async function composeBuildHost(
   const copier = await chooseCopier(options.store);
   const store = await createDirectoryStore({ root: options.store.directory, copier, ...storeUse });
   const { uids, homePath, prefix, prefixMode, stateDir, limits } = options;
-  const mountedPrefix = mountedFor(options, prefix, 'local');
+  const system = hostSystemOf(options);
+  const mountedPrefix = mountedFor({ ...options, system }, prefix, 'local');
   // Without namespaces one path cannot be the home of several, unless it is redirected as the prefix is.
   const mountedHome =
-    process.platform === 'darwin' && uids.length > 1 ? mountedFor(options, homePath, '') : undefined;
-  const users = buildUsersOf({ homePath });
+    !system.hasNamespaces && uids.length > 1 ? mountedFor({ ...options, system }, homePath, '') : undefined;
   const sandbox = createUserSandbox({
-    users,
+    system,
     uids,
     homePath,
     prefix,
@@ -75,20 +74,20 @@ export async function composeBuildHost(
 }
 
 function mountedFor(
-  { scoreboard, stateDir }: HostOptions,
+  { scoreboard, stateDir, system }: HostOptions & { readonly system: HostSystem },
   prefix: string,
   subdirectory: string,
 ): MountedPrefix {
   const program = programArgv();
   return createMountedPrefix({
     ...{ prefix, subdirectory, scoreboard, stateDir, program },
-    endProcesses: endProcessesOfAll,
+    endProcesses: (uids) => endProcessesOfAll(uids, system),
   });
 }
 
-/** The accounts that steps run as. */
-export function buildUsersOf(options: { homePath: string }): BuildUsers {
-  return process.platform === 'darwin' ? createMacosBuildUsers(options) : createLinuxBuildUsers(options);
+/** The system that this machine has. */
+export function hostSystemOf(options: Pick<HostOptions, 'homePath' | 'sandboxExec'>): HostSystem {
+  return process.platform === 'darwin' ? createMacosSystem(options) : createLinuxSystem(options);
 }
 
 /**
@@ -118,7 +117,7 @@ async function existingStore(options: StoreOptions): Promise<DirectoryStoreOptio
 }
 
 /** All at once: each may take a while, and the mount that they wait for is gone. */
-async function endProcessesOfAll(uids: readonly number[]): Promise<void> {
-  const ends = await Promise.allSettled(uids.map((uid) => endProcessesOf(uid)));
+async function endProcessesOfAll(uids: readonly number[], system: HostSystem): Promise<void> {
+  const ends = await Promise.allSettled(uids.map((uid) => system.endProcessesOf(uid)));
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }

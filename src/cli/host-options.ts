@@ -33,6 +33,7 @@ export interface HostOptions {
   readonly prefixMode: PrefixMode;
   readonly scoreboard: string;
   readonly baseDir: string;
+  readonly sandboxExec: boolean;
   readonly limits: StepLimits;
 }
 
@@ -52,6 +53,8 @@ export interface HostChoices extends StepLimitChoices {
   readonly prefixMode?: PrefixMode | undefined;
   readonly scoreboard?: string | undefined;
   readonly baseDir?: string | undefined;
+  /** Confine steps with macOS's sandbox-exec (default: no); other systems refuse it. */
+  readonly sandboxExec?: boolean | undefined;
 }
 
 export const RSYNC_MODES = ['copy', 'hardlink', 'hardlink_unsafe'] as const;
@@ -74,8 +77,16 @@ export function hostOptions(choices: HostChoices): HostOptions {
     prefixMode: choices.prefixMode ?? (IS_MACOS ? 'shared' : 'tree'),
     scoreboard: resolve(choices.scoreboard ?? defaultScoreboard(stateDir)),
     baseDir: resolve(choices.baseDir ?? (IS_MACOS ? HOMES : join(stateDir, 'images'))),
+    sandboxExec: sandboxExecOf(choices),
     limits: stepLimits(choices),
   };
+}
+
+function sandboxExecOf({ sandboxExec = false }: HostChoices): boolean {
+  if (!sandboxExec || IS_MACOS) return sandboxExec;
+  throw new ObuilderError('BAD_OPTION', '--sandbox-exec: only macOS has sandbox-exec', {
+    hint: 'leave it out: here each step has namespaces of its own, and they keep it from more',
+  });
 }
 
 const STORE_FORMS = 'auto:DIR, rsync:DIR, clone:DIR, btrfs:DIR or zfs:POOL';
@@ -122,6 +133,7 @@ export interface HostArguments extends StoreArguments {
   'base-dir': string | undefined;
   'home-path': string | undefined;
   'prefix-mode': PrefixMode | undefined;
+  'sandbox-exec': boolean;
   fallback: string | undefined;
   fuse: boolean;
 }
@@ -192,6 +204,12 @@ const hostFlags = {
     requiresArg: true,
     describe: `tree: the step’s own tree through the mount; shared: the mount as everybody meets it; bind: no mount; none: the machine’s prefix (default ${IS_MACOS ? 'shared' : 'tree'})`,
   },
+  'sandbox-exec': {
+    type: 'boolean',
+    default: false,
+    describe:
+      'macOS: confine steps with sandbox-exec: they write only in their home, the prefix and their temporary directories, and have no network unless the spec asks for it',
+  },
   fallback: { type: 'string', requiresArg: true, describe: 'Ignored; OBuilder v0.5 wants it' },
   fuse: {
     type: 'boolean',
@@ -226,6 +244,7 @@ export function hostOptionsOf(argv: HostArguments, limits?: StepLimitArguments):
     prefixMode: prefixModeOf(argv),
     scoreboard: argv.scoreboard,
     baseDir: argv['base-dir'],
+    sandboxExec: argv['sandbox-exec'],
     ...(limits !== undefined && stepLimitChoices(limits)),
   });
 }

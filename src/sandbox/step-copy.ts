@@ -3,14 +3,16 @@ import { basename, dirname, join } from 'node:path';
 import { runCommand } from '../os/exec.ts';
 import type { BuildUser } from './build-users.ts';
 import { copyBackCommand, copyCommand } from './home-placement.ts';
+import type { HostSystem } from './host-system.ts';
 import type { StepCommand } from './sandbox.ts';
 import type { Refusal } from './step-namespace.ts';
 import { isLocated, splitPlace, type StepPlaces } from './step-places.ts';
-import { refusedSecrets, secretName, secretsDirectory } from './step-secrets.ts';
+import { refusedSecrets, secretName } from './step-secrets.ts';
 
 /**
  * A step's files where there are no mount namespaces (macOS): its tree has been placed; caches and secrets are copied to where the step sees
- * them, and caches back. Only processes of the build user could interfere, and none is alive at either time.
+ * them, and caches back; what the step left on the machine is cleared. Only processes of the build user could interfere, and none is
+ * alive at either time.
  */
 export interface StepCopy {
   enter(login: readonly string[]): string[];
@@ -18,6 +20,7 @@ export interface StepCopy {
 }
 
 export interface CopyOptions {
+  readonly system: HostSystem;
   readonly user: BuildUser;
   /** Where the step's tree is for root, who may see another one at the home path. */
   readonly tree: string;
@@ -26,6 +29,7 @@ export interface CopyOptions {
   readonly places: StepPlaces;
   readonly caches: StepCommand['caches'];
   readonly secrets: StepCommand['secrets'];
+  readonly network: StepCommand['network'];
 }
 
 export async function openStepCopy(options: CopyOptions): Promise<StepCopy | Refusal> {
@@ -37,31 +41,25 @@ export async function openStepCopy(options: CopyOptions): Promise<StepCopy | Ref
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
   };
   try {
+    undo.push(() => options.system.clearLeftovers(options.user));
     for (const cache of options.caches) undo.push(await copyCacheIn(options, cache));
-    undo.push(() => rm(secretsDirectory(options.places), { recursive: true, force: true }));
+    undo.push(() => rm(options.places.secretsPath, { recursive: true, force: true }));
     await writeSecrets(options);
     for (const secret of options.secrets) {
       if (isLocated(options.places, secret.target)) undo.push(await showSecret(options, secret));
     }
+    return { enter: await options.system.entry(options.user, options), close };
   } catch (error) {
     await close();
     if (error instanceof LeadsOutside) return { refused: error.message };
     throw error;
   }
-  return { enter: (login) => enterCommand(options.user, login), close };
-}
-
-/** GNU's su takes what follows -c for itself; the words after the user are the shell's to both. */
-export function enterCommand(
-  user: BuildUser,
-  login: readonly string[],
-  platform = process.platform,
-): string[] {
-  const su = platform === 'linux' ? ['su', '-l', '--', user.name] : ['su', '-l', user.name];
-  return [...su, '-c', '--', ...login];
 }
 
 class LeadsOutside extends Error {}
+
+/** Nothing of the operator's, in which a shell could be told to read files. */
+const plainEnv = { PATH: '/usr/bin:/bin' };
 
 async function copyCacheIn(
   options: CopyOptions,
@@ -79,7 +77,7 @@ async function copyCacheIn(
 
 /** What a killed run left is removed first. */
 async function writeSecrets({ places, secrets, user }: CopyOptions): Promise<void> {
-  const directory = secretsDirectory(places);
+  const directory = places.secretsPath;
   await rm(directory, { recursive: true, force: true });
   if (secrets.length === 0) return;
   await mkdir(directory, { mode: 0o700 });
@@ -106,7 +104,7 @@ async function writeSecret(file: string, value: Uint8Array, { uid, gid }: BuildU
 
 /** Makes a directory as the build user and answers its physical path, which must lie in the place that was meant. */
 async function directoryOfUser(options: CopyOptions, target: string): Promise<string> {
-  await runCommand(enterCommand(options.user, ['mkdir -p -- "$1"', 'obuilder-fs-mkdir', target]));
+  await runCommand(options.system.asUser(options.user, ['mkdir', '-p', '--', target]), { env: plainEnv });
   const { place } = splitPlace(options.places, target);
   const [physical, top] = [await realpath(inTree(options, target)), await realpath(inTree(options, place))];
   if (physical !== top && !physical.startsWith(`${top}/`))

@@ -1,7 +1,7 @@
 import type { BuildUser } from './build-users.ts';
 import type { StepCommand, StepOutcome } from './sandbox.ts';
 import type { StepPlaces } from './step-places.ts';
-import { secretsDirectory, secretsVariable } from './step-secrets.ts';
+import { secretsVariable } from './step-secrets.ts';
 
 /**
  * Runs as the build user, in its login shell, with the working directory, the environment and the command as arguments, so nothing
@@ -20,22 +20,22 @@ exec /usr/bin/env -- "$@"
 
 /** What a login shell is given to run the command: a script, its name and its arguments. */
 export function loginArguments(command: StepCommand, places: StepPlaces): string[] {
-  const secrets = [[secretsVariable, secretsDirectory(places)] as const];
+  const secrets = [[secretsVariable, places.secretsPath] as const];
   const own = [...(command.secrets.length > 0 ? secrets : []), ['TMPDIR', places.tmpPath] as const];
   const env = [...own, ...command.env];
   const assignments = env.map(([name, value]) => `${name}=${value}`);
   return [loginScript, 'obuilder-fs-step', command.cwd, ...assignments, ...command.argv];
 }
 
-/** A login's environment: nothing of the operator's gets into a step. */
-export function loginEnv(user: BuildUser, homePath: string, tmpPath: string): Record<string, string> {
+/** A login's environment, as `su -l` gives it: nothing of the operator's gets into a step. */
+export function loginEnv(user: BuildUser, places: StepPlaces, path: string): Record<string, string> {
   return {
-    HOME: homePath,
+    HOME: places.homePath,
     USER: user.name,
     LOGNAME: user.name,
     SHELL: '/bin/bash',
-    PATH: '/usr/local/bin:/usr/bin:/bin',
-    TMPDIR: tmpPath,
+    PATH: path,
+    TMPDIR: places.tmpPath,
   };
 }
 

@@ -5,7 +5,7 @@ import { ObuilderError } from '../errors.ts';
 import type { BuildUser } from './build-users.ts';
 import type { StepCommand } from './sandbox.ts';
 import { isLocated, splitPlace, type StepPlaces } from './step-places.ts';
-import { refusedSecrets, secretName, secretsDirectory } from './step-secrets.ts';
+import { refusedSecrets, secretName } from './step-secrets.ts';
 import { untilAborted } from '../os/until-aborted.ts';
 
 /**
@@ -285,7 +285,7 @@ export function mountArguments(options: NamespaceOptions): string[] {
     String(options.caches.length),
     ...options.caches.flatMap(({ target, directory }) => [...mountPoint(options, target), directory]),
     String(options.secrets.length),
-    secretsDirectory(places),
+    places.secretsPath,
     ...options.secrets.flatMap((secret) => secretArguments(options, secret)),
   ];
 }

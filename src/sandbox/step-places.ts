@@ -7,6 +7,8 @@ export interface StepPlaces {
   readonly homePath: string;
   readonly prefix: string;
   readonly tmpPath: string;
+  /** All its secrets, one file each, named by the last component of its target; there while it runs. */
+  readonly secretsPath: string;
 }
 
 /**
@@ -27,9 +29,10 @@ export function locateIn(places: StepPlaces, path: StepPath): string {
   );
 }
 
-/** The places of one of several build users that meet the same file system: each has a TMPDIR to itself. */
+/** The places of one of several build users that meet the same file system: each has a TMPDIR and secrets to itself. */
 export function placesOfOne(places: StepPlaces, uid: number): StepPlaces {
-  return { ...places, tmpPath: `${places.tmpPath}-${uid}` };
+  const { tmpPath, secretsPath } = places;
+  return { ...places, tmpPath: `${tmpPath}-${uid}`, secretsPath: `${secretsPath}-${uid}` };
 }
 
 /** A located path with another TMPDIR. */

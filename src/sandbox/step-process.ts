@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import type { BuildUser } from './build-users.ts';
-import { endProcessesOf } from './processes.ts';
+import type { HostSystem } from './host-system.ts';
 import { openStepCgroup } from './step-cgroup.ts';
 import { limitedCommand, watchLimits, type StepLimits } from './step-limits.ts';
 import type { Ending, ProcessEnding } from './step-login.ts';
@@ -9,6 +9,7 @@ import { openStepOutput } from './step-output.ts';
 import { untilAborted } from '../os/until-aborted.ts';
 
 export interface StepProcess {
+  readonly system: Pick<HostSystem, 'endProcessesOf'>;
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   /** Whose processes are all ended afterwards. */
@@ -75,7 +76,7 @@ async function follow(
   } finally {
     killGroup(child);
     await step.files.endProcesses?.();
-    await endProcessesOf(step.user.uid);
+    await step.system.endProcessesOf(step.user.uid);
     await ended.catch(() => undefined);
   }
 }

@@ -1,17 +1,8 @@
 import { posix } from 'node:path';
 import type { StepCommand } from './sandbox.ts';
-import type { StepPlaces } from './step-places.ts';
 
 /** The variable that tells a step where its secrets are, as OBuilder's macOS backend has it. */
 export const secretsVariable = 'OBUILDER_SECRETS_DIR';
-
-/**
- * Where a step finds all its secrets, one file each, named by the last component of its target. On Linux only the step's own
- * mount namespace has it; elsewhere it is made for the step and removed after it, by the next one if need be.
- */
-export function secretsDirectory({ tmpPath }: StepPlaces): string {
-  return process.platform === 'linux' ? '/tmp/obuilder-secrets' : `${tmpPath}.secrets`;
-}
 
 /** The name of a secret's file. */
 export function secretName(target: string): string {

@@ -2,7 +2,7 @@ import { lstat, mkdir, stat } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
-import type { BuildUser, BuildUsers } from './build-users.ts';
+import type { BuildUser } from './build-users.ts';
 import {
   createMovedHome,
   ensurePlace,
@@ -10,8 +10,8 @@ import {
   type HomePlacement,
   type PlacedHome,
 } from './home-placement.ts';
+import type { HostSystem } from './host-system.ts';
 import type { OpenPrefixView, PrefixMode, PrefixView } from './prefix-view.ts';
-import { endProcessesOf } from './processes.ts';
 import type { Sandbox, StepCommand, StepOutcome } from './sandbox.ts';
 import { openStepCopy } from './step-copy.ts';
 import type { StepLimits } from './step-limits.ts';
@@ -19,12 +19,12 @@ import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
 import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
 import { runStepProcess } from './step-process.ts';
 import { inTmpOf, isLocated, locateIn, placesOfOne, splitPlace, type StepPlaces } from './step-places.ts';
-import { withTmpDirectory } from './step-tmp.ts';
+import { withTmpDirectory, type StepTmp } from './step-tmp.ts';
 import { showTrees, type ShownTrees, type TreesToShow } from './tree-owners.ts';
 import { createUserPool } from './user-pool.ts';
 
 export interface UserSandboxOptions {
-  readonly users: BuildUsers;
+  readonly system: HostSystem;
   /** The build users; results belong to the first. */
   readonly uids: readonly [number, ...number[]];
   /** Where every step finds its home. Kept as an empty directory of root's. */
@@ -35,7 +35,7 @@ export interface UserSandboxOptions {
   readonly prefixMode: PrefixMode;
   /** Wanted by the modes `tree` and `shared`. */
   readonly prefixView?: PrefixView | undefined;
-  /** Default: by each step's own mount namespace on Linux, moved elsewhere, which takes one build user. */
+  /** Default: by each step's own mount namespace, or moved where the system has none, which takes one build user. */
   readonly home?: HomePlacement | undefined;
   /** For locks and temporary files; made 0700 where missing. */
   readonly stateDir: string;
@@ -47,22 +47,24 @@ export interface UserSandboxOptions {
  * Runs steps as build users, each one step at a time, also among the processes that share the state directory. On Linux each step has a
  * mount namespace of its own, where its tree is its home; on macOS the tree is moved there, or a mount shows it.
  *
- * Order of a step: claim a build user, if possible the one that the tree belongs to, end what a killed run left, place the tree, show it as
+ * Order of a step: claim a build user, if possible the one that the tree belongs to, end and clear what a killed run left, place the tree, show it as
  * the user's, point the prefix, run; then, whatever happened, end all of the uid's processes before anything is taken away again, and
  * give the uid back last.
  */
 export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   const { homePath, prefix, tmpPath = `${homePath}.tmp` } = options;
-  const places: StepPlaces = { homePath, prefix, tmpPath };
   const pool = createUserPool(options.uids, options.stateDir);
   const home = options.home ?? defaultHome(options);
+  const isAlone = inNamespaces({ ...options, home });
+  const secretsPath = isAlone ? '/tmp/obuilder-secrets' : `${tmpPath}.secrets`;
+  const places: StepPlaces = { homePath, prefix, tmpPath, secretsPath };
   const running = new Set<Promise<StepOutcome>>();
   let areOurs: Promise<unknown> | undefined;
   let isClosed = false;
 
   /** Only namespaces can show each its own TMPDIR at one path. */
   function placesOf(uid: number): StepPlaces {
-    return process.platform === 'linux' || options.uids.length === 1 ? places : placesOfOne(places, uid);
+    return isAlone || options.uids.length === 1 ? places : placesOfOne(places, uid);
   }
 
   async function runInTurn(step: Step): Promise<StepOutcome> {
@@ -88,7 +90,7 @@ export function createUserSandbox(options: UserSandboxOptions): Sandbox {
 
     /** Set-uid bits go with the owner, all other modes stay. */
     async adopt(rootfs) {
-      const { uid, gid } = await options.users.ensure(options.uids[0]);
+      const { uid, gid } = await options.system.users.ensure(options.uids[0]);
       await runCommand(['chown', '-R', '-h', '-P', `${uid}:${gid}`, rootfs]);
     },
 
@@ -125,8 +127,8 @@ function inPlaces(command: StepCommand, from: StepPlaces, to: StepPlaces): StepC
 }
 
 /** Before the first step, so that it does not depend on which build user is free. */
-async function refuseForeign({ users, uids }: UserSandboxOptions): Promise<void> {
-  await Promise.all(uids.map((uid) => users.find(uid)));
+async function refuseForeign({ system, uids }: UserSandboxOptions): Promise<void> {
+  await Promise.all(uids.map((uid) => system.users.find(uid)));
 }
 
 /** A step's home is the top of its tree, its prefix the tree's `local`; its TMPDIR is kept nowhere. */
@@ -153,8 +155,9 @@ const cancelled: StepOutcome = { status: 'cancelled' };
 
 /** With the uid claimed: nobody else starts processes of it, or points its prefix elsewhere. */
 async function runClaimed(host: Host, step: Step, uid: number): Promise<StepOutcome> {
-  const user = await host.users.ensure(uid);
-  await endProcessesOf(user.uid); // a killed run's
+  const user = await host.system.users.ensure(uid);
+  await host.system.endProcessesOf(user.uid); // a killed run's
+  await host.system.clearLeftovers(user);
   const home = await host.home.place(step.rootfs, user.uid);
   try {
     const shown = await showTrees(await treesToShow(host, { ...step, user, home }));
@@ -168,10 +171,15 @@ async function runClaimed(host: Host, step: Step, uid: number): Promise<StepOutc
   }
 }
 
-function defaultHome({ homePath, stateDir, uids }: UserSandboxOptions): HomePlacement {
-  if (process.platform === 'linux') return placedByNamespace;
+function defaultHome({ system, homePath, stateDir, uids }: UserSandboxOptions): HomePlacement {
+  if (system.hasNamespaces) return placedByNamespace;
   if (uids.length > 1) throw new Error('BUG: several build users without namespaces or a redirected home');
   return createMovedHome({ homePath, journal: join(stateDir, 'placed.json') });
+}
+
+/** Whether each step sees what it works on in namespaces of its own, rather than where everybody could. */
+function inNamespaces({ system, home }: Pick<Host, 'system' | 'home'>): boolean {
+  return system.hasNamespaces && home.kind !== 'moved';
 }
 
 /** The home is mapped already where a mount shows it. */
@@ -181,8 +189,8 @@ async function treesToShow(host: Host, { user, home, command }: StepAtHome): Pro
   return {
     user,
     trees: home.view === undefined ? [home.tree, ...caches] : caches,
-    resultOwner: () => host.users.ensure(host.uids[0]),
-    mayMap: host.home.kind !== 'moved' && process.platform === 'linux' && isMapped,
+    resultOwner: () => host.system.users.ensure(host.uids[0]),
+    mayMap: inNamespaces(host) && isMapped,
   };
 }
 
@@ -192,7 +200,7 @@ async function runAtHome(host: Host, step: ShownStep): Promise<StepOutcome> {
   try {
     const views = [home.view, view].filter((one) => one !== undefined);
     const stop = AbortSignal.any([signal, ...views.map(({ lost }) => lost)]);
-    const outcome = await withTmpDirectory(tmpDirectoryOf(host, user), user, (tmpDirectory) =>
+    const outcome = await withTmpDirectory(stepTmpOf(host, user), (tmpDirectory) =>
       runPlaced(host, { ...step, tmpDirectory, view, signal: stop }),
     );
     return views.some((one) => one.isLost()) ? mountLost(host, step) : outcome;
@@ -219,9 +227,11 @@ function mountLost({ prefix }: Host, { command }: Step): StepOutcome {
   return { status: 'failed', message };
 }
 
-/** On Linux the step finds it elsewhere, in its namespace. */
-function tmpDirectoryOf({ stateDir, places }: Host, user: BuildUser): string {
-  return process.platform === 'linux' ? join(stateDir, `tmp-${user.uid}`) : places.tmpPath;
+/** Namespaces show it elsewhere. */
+function stepTmpOf(host: Host, user: BuildUser): StepTmp {
+  const forNamespace = inNamespaces(host);
+  const directory = forNamespace ? join(host.stateDir, `tmp-${user.uid}`) : host.places.tmpPath;
+  return { directory, user, forNamespace };
 }
 
 interface StepAtHome extends Step {
@@ -264,8 +274,9 @@ function notRun({ argv }: StepCommand, why: string): StepOutcome {
 }
 
 /** Root, who mounts, sees another tree at a shared prefix than the step does, and at a home that is one. */
-function refusedInSharedMode({ prefixMode, home, places }: Host, command: StepCommand): Refusal | undefined {
-  if (home.kind === 'moved' || process.platform !== 'linux') return undefined;
+function refusedInSharedMode(host: Host, command: StepCommand): Refusal | undefined {
+  if (!inNamespaces(host)) return undefined;
+  const { prefixMode, home, places } = host;
   const shared = [
     ...(prefixMode === 'shared' ? [places.prefix] : []),
     ...(home.kind === 'redirected' ? [places.homePath] : []),
@@ -288,11 +299,11 @@ interface PlacedFiles {
 }
 
 async function placeFiles(host: Host, step: PlacedStep): Promise<PlacedFiles | Refusal | undefined> {
-  const { places } = host;
+  const { places, system } = host;
   const { user, home, tmpDirectory, command } = step;
-  if (host.home.kind === 'moved' || process.platform !== 'linux') {
+  if (!inNamespaces(host)) {
     const prefixTree = usesMount(host) ? join(home.tree, 'local') : places.prefix;
-    return openStepCopy({ ...command, user, tree: home.tree, prefixTree, places });
+    return openStepCopy({ ...command, system, user, tree: home.tree, prefixTree, places });
   }
   await ensurePlace(places.homePath);
   await ensurePlace(places.tmpPath);
@@ -327,13 +338,13 @@ async function refuseMissingPrefix({ prefix, prefixMode }: Host): Promise<void> 
 }
 
 async function runAmong(files: PlacedFiles, host: Host, step: PlacedStep): Promise<StepOutcome> {
-  const { stateDir, places, limits = {} } = host;
+  const { system, stateDir, places, limits = {} } = host;
   const { user, command, output, signal } = step;
   try {
     const argv = files.enter(loginArguments(command, places));
-    const env = loginEnv(user, places.homePath, places.tmpPath);
+    const env = loginEnv(user, places, await system.loginPath());
     const { stdin } = command;
-    const process = { argv, env, user, stdin, output, pipeDirectory: stateDir, files, limits };
+    const process = { system, argv, env, user, stdin, output, pipeDirectory: stateDir, files, limits };
     const ending = await runStepProcess(process, signal);
     return ending === undefined ? cancelled : outcomeOf(command.argv, ending);
   } finally {

@@ -17,10 +17,11 @@ export class RecordedCommands {
     this.#answers = new Map(Object.entries(answers).map(([line, given]) => [line, [...given]]));
   }
 
-  readonly run: CommandRunner = (argv, { okCodes } = {}) => {
+  readonly run: CommandRunner = (argv, options) => {
     this.argvs.push([...argv]);
     const { stdout = '', exitCode = 0 } = this.#answerTo(argv.join(' '));
-    if ((okCodes ?? [0]).includes(exitCode)) return Promise.resolve({ exitCode, stdout, stderr: '' });
+    if ((options?.okCodes ?? [0]).includes(exitCode))
+      return Promise.resolve({ exitCode, stdout, stderr: '' });
     const message = `${argv.join(' ')}: ended with exit status ${exitCode}`;
     return Promise.reject(new ObuilderError('COMMAND_FAILED', message));
   };

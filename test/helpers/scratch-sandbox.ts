@@ -1,6 +1,6 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
+import { createLinuxSystem } from '../../src/sandbox/linux-system.ts';
 import type { Sandbox, StepCommand, StepOutcome } from '../../src/sandbox/sandbox.ts';
 import { createUserSandbox, type UserSandboxOptions } from '../../src/sandbox/user-sandbox.ts';
 import { makeScratchDirectory, removeScratch } from './scratch-mount.ts';
@@ -50,7 +50,7 @@ export async function createScratchSandbox(uids: readonly [number, ...number[]])
 
   function sandboxOf(options: Partial<UserSandboxOptions> = {}): Sandbox {
     return createUserSandbox({
-      users: createLinuxBuildUsers({ homePath }),
+      system: createLinuxSystem({ homePath }),
       uids: [uids[0]],
       homePath,
       prefix,

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { leasePrefix, type PrefixLease } from '../../src/fs/mount-supervisor.ts';
 import { liveRecord, prefixFiles, type MountRecord } from '../../src/fs/run-directory.ts';
-import { endProcessesOf, processesOf } from '../../src/sandbox/processes.ts';
+import { endProcessesOf, processesOf } from '../../src/sandbox/processes-linux.ts';
 import { asUid, createScratchMount, mainProgram, mountsBelow, runProgram } from './scratch-mount.ts';
 
 /** Uids of the soak's own. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { runCommand } from '../../src/os/exec.ts';
-import { endProcessesOf } from '../../src/sandbox/processes.ts';
+import { endProcessesOf } from '../../src/sandbox/processes-linux.ts';
 
 /** Uids of the tests' own: an account or a process with one of them is always a test's, and may be removed. */
 export const testUids = [7710, 7711, 7712, 7713, 7714, 7715, 7716, 7717, 7718, 7719] as const;

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { BuilderOptions, BuildOptions, EmbeddedBuilder } from '../../src/index.ts';
-import { processesOf as livingProcessesOf } from '../../src/sandbox/processes.ts';
+import { processesOf as livingProcessesOf } from '../../src/sandbox/processes-linux.ts';
 import { createRsyncCopier } from '../../src/store/rsync-copier.ts';
 import { verifyStore } from '../../src/store/store-verify.ts';
 import { createLoopDisk, removeLeftDisks } from '../helpers/loop-disk.ts';

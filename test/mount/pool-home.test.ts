@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
+import { createLinuxSystem } from '../../src/sandbox/linux-system.ts';
 import {
   createMovedHome,
   createRedirectedHome,
@@ -18,7 +18,7 @@ import {
   type HomePlacement,
 } from '../../src/sandbox/home-placement.ts';
 import { createMountedPrefix, type MountedPrefix } from '../../src/sandbox/mounted-prefix.ts';
-import { endProcessesOf } from '../../src/sandbox/processes.ts';
+import { endProcessesOf } from '../../src/sandbox/processes-linux.ts';
 import type { Sandbox, StepCommand } from '../../src/sandbox/sandbox.ts';
 import { createUserSandbox } from '../../src/sandbox/user-sandbox.ts';
 import {
@@ -153,7 +153,7 @@ describe.skipIf(whyNoMounts !== undefined)(
 
     function sandboxOf(users: readonly [number, ...number[]], home: HomePlacement): Sandbox {
       const sandbox = createUserSandbox({
-        users: createLinuxBuildUsers({ homePath: path('home') }),
+        system: createLinuxSystem({ homePath: path('home') }),
         ...{ uids: users, homePath: path('home'), prefix: path('prefix'), stateDir: path('state'), home },
         ...{ prefixMode: 'shared', prefixView: mounted(path('prefix'), 'local') },
       });

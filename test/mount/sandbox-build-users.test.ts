@@ -5,7 +5,7 @@ import { chown, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { runCommand } from '../../src/os/exec.ts';
 import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
-import { endProcessesOf, processesOf } from '../../src/sandbox/processes.ts';
+import { endProcessesOf, processesOf } from '../../src/sandbox/processes-linux.ts';
 import { removeTestUsers, whyNoTestUsers } from '../helpers/test-users.ts';
 
 const uid = 7712;

@@ -4,8 +4,8 @@ import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile, chmod, readFile 
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { createLinuxBuildUsers } from '../../src/sandbox/build-users-linux.ts';
-import { processesOf } from '../../src/sandbox/processes.ts';
+import { createLinuxSystem } from '../../src/sandbox/linux-system.ts';
+import { processesOf } from '../../src/sandbox/processes-linux.ts';
 import type { Sandbox, StepCommand } from '../../src/sandbox/sandbox.ts';
 import { createUserSandbox, type UserSandboxOptions } from '../../src/sandbox/user-sandbox.ts';
 import { createScratchMount } from '../helpers/scratch-mount.ts';
@@ -23,7 +23,7 @@ let sandbox: Sandbox;
 
 function sandboxOf(options: Partial<UserSandboxOptions> = {}): Sandbox {
   return createUserSandbox({
-    users: createLinuxBuildUsers({ homePath }),
+    system: createLinuxSystem({ homePath }),
     uids: [uid],
     homePath,
     prefix,

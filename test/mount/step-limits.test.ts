@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { processesOf } from '../../src/sandbox/processes.ts';
+import { processesOf } from '../../src/sandbox/processes-linux.ts';
 import { openStepCgroup } from '../../src/sandbox/step-cgroup.ts';
 import type { StepLimits } from '../../src/sandbox/step-limits.ts';
 import { createScratchSandbox, type ScratchSandbox } from '../helpers/scratch-sandbox.ts';

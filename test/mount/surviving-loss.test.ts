@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { leasePrefix, type PrefixLease, type PrefixLeaseRequest } from '../../src/fs/mount-supervisor.ts';
 import { liveRecord, prefixFiles, type MountRecord } from '../../src/fs/run-directory.ts';
-import { endProcessesOf } from '../../src/sandbox/processes.ts';
+import { endProcessesOf } from '../../src/sandbox/processes-linux.ts';
 import {
   anna,
   callers,

@@ -15,7 +15,15 @@ function login(command: Partial<StepCommand>): string {
   const whole = { argv: [], cwd: home, env: [], network: [], secrets: [], caches: [], ...command };
   const { stdout } = spawnSync(
     '/bin/bash',
-    ['-c', ...loginArguments(whole, { homePath: home, prefix: '/usr/local', tmpPath: '/tmpdir' })],
+    [
+      '-c',
+      ...loginArguments(whole, {
+        homePath: home,
+        prefix: '/usr/local',
+        tmpPath: '/tmpdir',
+        secretsPath: '/secrets',
+      }),
+    ],
     {
       env: { HOME: home, PATH: '/usr/bin:/bin' },
       encoding: 'utf8',
@@ -47,12 +55,18 @@ test('of a variable given twice the later wins', () => {
 
 test('a login has the environment of its user and nothing else', () => {
   const user = { uid: 705, gid: 705, name: 'mac705', homePath: '/elsewhere' };
-  expect(loginEnv(user, '/Users/mac1000', '/Users/mac1000.tmp')).toEqual({
+  const places = {
+    homePath: '/Users/mac1000',
+    prefix: '/usr/local',
+    tmpPath: '/Users/mac1000.tmp',
+    secretsPath: '/secrets',
+  };
+  expect(loginEnv(user, places, '/usr/bin:/bin')).toEqual({
     HOME: '/Users/mac1000',
     USER: 'mac705',
     LOGNAME: 'mac705',
     SHELL: '/bin/bash',
-    PATH: '/usr/local/bin:/usr/bin:/bin',
+    PATH: '/usr/bin:/bin',
     TMPDIR: '/Users/mac1000.tmp',
   });
 });

@@ -11,7 +11,12 @@ import { RecordedCommands, type RecordedAnswer } from '../helpers/recorded-comma
 
 const homePath = '/Users/mac7811';
 const user = { uid: 7811, gid: 7811, name: 'mac7811', homePath };
-const places = { homePath, prefix: '/opt/homebrew', tmpPath: '/Users/mac7811.tmp' };
+const places = {
+  homePath,
+  prefix: '/opt/homebrew',
+  tmpPath: '/Users/mac7811.tmp',
+  secretsPath: '/Users/mac7811.tmp.secrets',
+};
 
 function system(
   answers: Readonly<Record<string, readonly RecordedAnswer[]>> = {},

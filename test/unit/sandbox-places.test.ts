@@ -1,7 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { inTmpOf, locateIn, placesOfOne, splitPlace } from '../../src/sandbox/step-places.ts';
 
-const places = { homePath: '/Users/mac1000', prefix: '/usr/local', tmpPath: '/Users/mac1000.tmp' };
+const places = {
+  homePath: '/Users/mac1000',
+  prefix: '/usr/local',
+  tmpPath: '/Users/mac1000.tmp',
+  secretsPath: '/Users/mac1000.tmp.secrets',
+};
 
 describe('a path from the root of the spec', () => {
   test.each([
@@ -49,7 +54,11 @@ describe('an absolute path', () => {
 
 test('one of several build users has a TMPDIR to itself, and what was located in the common one lies there', () => {
   const own = placesOfOne(places, 705);
-  expect(own).toEqual({ ...places, tmpPath: '/Users/mac1000.tmp-705' });
+  expect(own).toEqual({
+    ...places,
+    tmpPath: '/Users/mac1000.tmp-705',
+    secretsPath: '/Users/mac1000.tmp.secrets-705',
+  });
   expect(inTmpOf(own, '/Users/mac1000.tmp/x/y', places)).toBe('/Users/mac1000.tmp-705/x/y');
   expect(inTmpOf(own, '/Users/mac1000/x', places)).toBe('/Users/mac1000/x');
 });

@@ -1,12 +1,8 @@
 import { spawn } from 'node:child_process';
 import { describe, expect, test } from 'vitest';
-import {
-  endProcessesOf,
-  parsePs,
-  processesOf,
-  processesRemain,
-  processFromStatus,
-} from '../../src/sandbox/processes.ts';
+import { processesRemain } from '../../src/sandbox/end-processes.ts';
+import { endProcessesOf, processesOf, processFromStatus } from '../../src/sandbox/processes-linux.ts';
+import { parsePs } from '../../src/sandbox/processes-macos.ts';
 
 function status(fields: { uid?: string; state?: string; threads?: number }): string {
   const { uid = '705\t705\t705\t705', state = 'S (sleeping)', threads = 1 } = fields;

@@ -5,15 +5,14 @@ import { ObuilderError } from '../../errors.ts';
 import { tryLockFile } from '../../fs/file-lock.ts';
 import { checkRoot } from '../../fs/prefix-path.ts';
 import type { BuildUser } from '../../sandbox/build-users.ts';
-import { endProcessesOf } from '../../sandbox/processes.ts';
 import { privilegesOf } from '../../sandbox/user-privileges.ts';
 import { lockPathOf } from '../../sandbox/user-pool.ts';
 import { buildUids } from '../build-user-options.ts';
 import { jsonOption, stateDirOption } from '../common-options.ts';
-import { buildUsersOf } from '../compose.ts';
+import { hostSystemOf } from '../compose.ts';
 
-/** Those that are there: none is made or moved here. */
-const accounts = () => buildUsersOf({ homePath: '' });
+/** Its users are those that are there: none is made or moved here. */
+const hostSystem = () => hostSystemOf({ homePath: '', sandboxExec: false });
 
 interface UsersArguments {
   'state-dir': string;
@@ -37,7 +36,7 @@ const listCommand: CommandModule<object, UsersArguments & { json: boolean }> = {
   builder: (yargs) => yargs.option('state-dir', stateDirOption).option('json', jsonOption),
   handler: async (argv) => {
     checkRoot('listing build users');
-    const users = await Promise.all((await accounts().list()).map((user) => describe(user, argv)));
+    const users = await Promise.all((await hostSystem().users.list()).map((user) => describe(user, argv)));
     if (argv.json) console.log(JSON.stringify({ users }, undefined, 2));
     else for (const user of users) console.log(line(user));
     for (const { name, privileges } of users) {
@@ -53,7 +52,7 @@ const listCommand: CommandModule<object, UsersArguments & { json: boolean }> = {
 const removeCommand: CommandModule<object, UsersArguments & { uid: string[] }> = {
   command: 'remove <uid..>',
   describe:
-    'End the processes of build users and remove their accounts; an account that is not ours is refused',
+    'End the processes of build users, remove what they left and their accounts; an account that is not ours is refused',
   builder: (yargs) =>
     yargs
       .positional('uid', {
@@ -91,8 +90,8 @@ function line({ name, uid, homePath, isBusy, privileges }: DescribedUser): strin
 }
 
 async function remove(uid: number, argv: UsersArguments): Promise<void> {
-  const users = accounts();
-  const user = await users.find(uid);
+  const system = hostSystem();
+  const user = await system.users.find(uid);
   if (user === undefined) {
     console.log(`uid ${uid}: there is no build user`);
     return;
@@ -104,8 +103,9 @@ async function remove(uid: number, argv: UsersArguments): Promise<void> {
     });
   }
   try {
-    await endProcessesOf(uid);
-    await users.remove(uid);
+    await system.endProcessesOf(uid);
+    await system.clearLeftovers(user);
+    await system.users.remove(uid);
     console.log(`removed ${user.name}`);
   } finally {
     claim.release();
