@@ -1,5 +1,5 @@
 import { createHash, randomFillSync } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readManifest } from '../../src/builder/manifest.ts';
@@ -60,23 +60,60 @@ function measureParsing(runs: number): Rate[] {
   });
 }
 
+/** What is hashed, in files of how many bytes each. */
+const SOURCES = [
+  { what: 'one file', fileSize: Infinity },
+  { what: 'files of 1 MiB', fileSize: MIB },
+  { what: 'files of 4 KiB', fileSize: 4096 },
+];
+
 async function measureHashing(runs: number, size: number): Promise<Rate[]> {
-  const scratch = createScratch();
-  try {
-    const content = randomFillSync(Buffer.alloc(MIB));
-    const directory = scratch.make('source');
-    for (let i = 0; i < size; i++) writeFileSync(join(directory, `${i}.bin`), content);
-    const request = { sourceDirectory: directory, src: byteStringOf('.'), exclude: [] };
-    await readManifest(request); // from here on the files are in memory
-    const plain = rateOf('plain SHA-256', runs, size * MIB, () => {
-      for (let i = 0; i < size; i++) createHash('sha256').update(content).digest('hex');
-    });
-    const seconds: number[] = [];
-    for (let run = 0; run < runs; run++) seconds.push(await secondsOf(() => readManifest(request)));
-    return [plain, spread('manifest of files of 1 MiB', seconds, size * MIB)];
-  } finally {
-    scratch.sweep();
+  const rates: Rate[] = [];
+  for (const { what, fileSize } of SOURCES) {
+    const scratch = createScratch();
+    try {
+      rates.push(
+        ...(await measureSource(scratch.make('source'), { what, runs, size: size * MIB, fileSize })),
+      );
+    } finally {
+      scratch.sweep();
+    }
   }
+  return rates;
+}
+
+interface SourceShape {
+  readonly what: string;
+  readonly runs: number;
+  readonly size: number;
+  readonly fileSize: number;
+}
+
+/** SHA-256 of bytes in memory and the manifest of files of them take turns, so that what else the machine does meets both. */
+async function measureSource(
+  directory: string,
+  { what, runs, size, ...shape }: SourceShape,
+): Promise<Rate[]> {
+  const fileSize = Math.min(shape.fileSize, size);
+  const content = randomFillSync(Buffer.alloc(Math.min(fileSize, MIB)));
+  const [files, piecesPerFile] = [size / fileSize, fileSize / content.length];
+  for (let i = 0; i < files; i++)
+    for (let piece = 0; piece < piecesPerFile; piece++) appendFileSync(join(directory, String(i)), content);
+  const request = { sourceDirectory: directory, src: byteStringOf('.'), exclude: [] };
+  const hashAll = () => {
+    for (let i = 0; i < files; i++) {
+      const hash = createHash('sha256');
+      for (let piece = 0; piece < piecesPerFile; piece++) hash.update(content);
+      hash.digest('hex');
+    }
+  };
+  await readManifest(request); // from here on the files are in memory
+  const [plain, manifest]: [number[], number[]] = [[], []];
+  for (let run = 0; run < runs; run++) {
+    plain.push(await secondsOf(hashAll));
+    manifest.push(await secondsOf(() => readManifest(request)));
+  }
+  return [spread(`plain SHA-256 of ${what}`, plain, size), spread(`manifest of ${what}`, manifest, size)];
 }
 
 function rateOf(what: string, runs: number, bytes: number, action: () => void): Rate {
@@ -89,7 +126,7 @@ function rateOf(what: string, runs: number, bytes: number, action: () => void): 
   return spread(what, seconds, bytes);
 }
 
-async function secondsOf(action: () => Promise<unknown>): Promise<number> {
+async function secondsOf(action: () => unknown): Promise<number> {
   const begun = performance.now();
   await action();
   return (performance.now() - begun) / 1000;

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { manifestSexp, readManifest } from '../../src/builder/manifest.ts';
 import { ObuilderError } from '../../src/errors.ts';
@@ -98,14 +99,60 @@ describe('reading', () => {
     });
   });
 
-  it('hashes a file of several reads', async () => {
-    const content = Buffer.alloc(1_000_003, 'abcdefg');
-    writeFileSync(join(scratch, 'large'), content);
-    expect(await read('large', [], scratch)).toEqual({
-      kind: 'file',
-      path: 'large',
+  it.each([0, 1, 128 * 1024, 128 * 1024 + 1, 1024 * 1024, 3 * 1024 * 1024 + 5])(
+    'hashes all of a file of %i bytes',
+    async (size) => {
+      const content = Buffer.alloc(size, 'abcdefg');
+      writeFileSync(join(scratch, 'file'), content);
+      expect(await read('file', [], scratch)).toEqual({
+        kind: 'file',
+        path: 'file',
+        size,
+        sha256: createHash('sha256').update(content).digest('hex'),
+      });
+    },
+  );
+
+  it.skipIf(process.platform !== 'linux')('what a file holds counts, not what size it claims', async () => {
+    expect(statSync('/proc/version').size).toBe(0);
+    const content = readFileSync('/proc/version');
+    expect(await read('version', [], '/proc')).toMatchObject({
       size: content.length,
       sha256: createHash('sha256').update(content).digest('hex'),
+    });
+  });
+
+  describe('many small files', () => {
+    const count = 3000;
+    let directory: string;
+
+    beforeAll(() => {
+      directory = join(scratch, 'many');
+      mkdirSync(directory);
+      for (let i = 0; i < count; i++) writeFileSync(join(directory, String(i)), String(i));
+    });
+
+    it('leave room for other work', async () => {
+      const reading = { isOver: false };
+      const manifest = read('', [], directory).finally(() => (reading.isOver = true));
+      let turns = 0;
+      for (; !reading.isOver; turns++) await setImmediate();
+      expect(turns).toBeGreaterThan(3);
+      expect(await manifest).toMatchObject({ children: { length: count } });
+    });
+
+    it('can be aborted in the middle', async () => {
+      const abort = new AbortController();
+      const manifest = readManifest({
+        sourceDirectory: directory,
+        src: '' as ByteString,
+        exclude: [],
+        signal: abort.signal,
+      });
+      const failure = expect(manifest).rejects.toThrow('enough');
+      await setImmediate();
+      abort.abort(new Error('enough'));
+      await failure;
     });
   });
 
