@@ -9,7 +9,13 @@ import { copyStep } from './copy-step.ts';
 import { fromStep, readImageEnv } from './from-step.ts';
 import type { ObuilderVersion } from './obuilder-version.ts';
 import { runStep, type Secrets } from './run-step.ts';
-import { resultGone, SharedBuilds, type SharedOutcome, type StoreStep } from './shared-builds.ts';
+import {
+  resultGone,
+  SharedBuilds,
+  type FailedStep,
+  type SharedOutcome,
+  type StoreStep,
+} from './shared-builds.ts';
 import { refusalOf, type StepHost } from './step-host.ts';
 
 export interface BuildRequest {
@@ -20,9 +26,13 @@ export interface BuildRequest {
   /** Hears the build's log, in order. */
   readonly emit: (event: BuildEvent) => void;
   readonly signal: AbortSignal;
+  /** Called with a step that has failed, after its output and before its tree is discarded; then the build fails. */
+  readonly onFailure?: ((step: FailedStep) => Promise<void>) | undefined;
   /** Whose ids name the results (default: `head`). */
   readonly ids?: ObuilderVersion;
 }
+
+export type { FailedStep } from './shared-builds.ts';
 
 /** How a build ended. `loaded`: every step's result was there. */
 export type BuildResult =
@@ -179,12 +189,13 @@ class Build {
   async #outcomeOf(
     make: () => StoreStep | Promise<StoreStep>,
   ): Promise<{ id: string; outcome: SharedOutcome | Ended }> {
-    const { emit, signal } = this.#request;
+    const { emit, signal, onFailure } = this.#request;
     try {
       const step = await make();
       const outcome = await this.#shared.run(step, {
         output: (data) => emit({ type: 'output', data }),
         note: (text) => this.#note(text),
+        onFailure,
         signal,
       });
       return { id: step.id, outcome };

@@ -8,6 +8,7 @@ import { KeptDirectories } from './kept-directories.ts';
 import type { StoreStep } from './shared-builds.ts';
 import { refusalOf, type StepHost } from './step-host.ts';
 import { copyOpId, type CopySource } from './step-id.ts';
+import { startAtHome } from './step-start.ts';
 import { tarStream, type TarRequest } from './tar-stream.ts';
 
 /** Where the tree is not ours to look into, GNU tar at least keeps the modes of directories; bsdtar does not know the option. */
@@ -27,6 +28,7 @@ export async function copyStep(
   return {
     id,
     base,
+    start: () => startAtHome(host.sandbox, context.env),
     prepare() {
       const destination = host.sandbox.locate(placeOf(context, copy.dst));
       const inTree = host.sandbox.inTree(destination);

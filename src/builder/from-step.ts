@@ -8,12 +8,14 @@ import type { Env } from './build-context.ts';
 import type { StoreStep } from './shared-builds.ts';
 import { fromStepId } from './step-id.ts';
 import type { StepHost } from './step-host.ts';
+import { startAtHome } from './step-start.ts';
 
 /** `(from IMAGE)`: fetches a base image, and keeps its environment beside its tree. */
 export function fromStep({ fetcher, sandbox }: StepHost, image: ByteString): StoreStep {
   return {
     id: fromStepId(image).id,
     base: undefined,
+    start: () => startAtHome(sandbox, []),
     prepare: () => async (directory, output, signal) => {
       const rootfs = join(directory, 'rootfs');
       const env = await fetcher.fetch(textOf(image), rootfs, output, signal);

@@ -7,6 +7,7 @@ import { cachePlaceOf, placeOf, type BuildContext } from './build-context.ts';
 import type { StoreStep } from './shared-builds.ts';
 import type { StepHost } from './step-host.ts';
 import { runOpId, secretsInPlace, type Secrets } from './step-id.ts';
+import { stepStart } from './step-start.ts';
 
 export type { Secrets } from './step-id.ts';
 
@@ -23,18 +24,17 @@ export function runStep(
   host: StepHost,
   { context, base, run, secrets }: { context: BuildContext; base: string; run: RunOp; secrets: Secrets },
 ): StoreStep {
-  const { env, shell } = context;
+  const { shell } = context;
   const mounted = secretsInPlace(run, secrets);
-  const { network, shell: command } = run;
+  const start = () => stepStart(host.sandbox, context, run.network);
   return {
     id: runOpId(context, { base, run, secrets: mounted }).id,
     base,
+    start,
     prepare() {
       const step = {
-        argv: [...shell, command].map(textOf),
-        cwd: host.sandbox.locate(context.place),
-        env: env.map(([name, value]) => [textOf(name), textOf(value)] as const),
-        network: network.map(textOf),
+        ...start(),
+        argv: [...shell, run.shell].map(textOf),
         secrets: mounted.map(({ target, value }) => ({
           target: secretTarget(host, placeOf(context, target)),
           value: bufferOf(value),

@@ -3,16 +3,27 @@ import { ObuilderError } from '../errors.ts';
 import type { StepOutcome } from '../sandbox/sandbox.ts';
 import type { Store } from '../store/store.ts';
 import { BuildLog, savedLog, type LogReader } from './build-log.ts';
+import type { StepStart } from './step-start.ts';
 
 /** Makes one result of the store, unless it is there. */
 export interface StoreStep {
   readonly id: string;
   readonly base: string | undefined;
+  /** For a look at its tree when it has failed. */
+  readonly start: () => StepStart;
   /**
    * Called when the step must really run, before anything is copied for it.
    * @throws {ObuilderError} when the step cannot be run as it is written.
    */
   prepare(): StepWork;
+}
+
+/** A step that has failed, and the directory that `Store.build` gave it. */
+export interface FailedStep {
+  readonly id: string;
+  readonly directory: string;
+  readonly start: StepStart;
+  readonly message: string;
 }
 
 /** Fills `directory` (Store.build says what is in it), saying `output` meanwhile; `onWait` when it waits for its turn first. */
@@ -27,6 +38,8 @@ export type StepWork = (
 export interface Watcher {
   readonly output: (chunk: Uint8Array) => void;
   readonly note: (text: string) => void;
+  /** Called when the step has failed and all its output was heard, before its tree is discarded. Others hear of the failure afterwards. */
+  readonly onFailure?: ((step: FailedStep) => Promise<void>) | undefined;
   /** Fires when this build no longer wants the step. */
   readonly signal: AbortSignal;
 }
@@ -85,7 +98,8 @@ class RunningStep {
   #setLog: (log: LogReader) => void = () => undefined;
   /** Open until the step has ended and its last watcher has left. */
   #log: BuildLog | undefined;
-  readonly #watchers = new Set<Watcher>();
+  /** Each with the end of what it hears. */
+  readonly #watchers = new Map<Watcher, Promise<void>>();
   /** The note on what it waits for before it runs, for those who join. */
   #waitsFor: string | undefined;
   #hasEnded = false;
@@ -103,15 +117,15 @@ class RunningStep {
   }
 
   async watch(watcher: Watcher): Promise<SharedOutcome> {
-    this.#watchers.add(watcher);
+    const heard = this.#hear(watcher);
+    this.#watchers.set(watcher, heard);
     if (this.#waitsFor !== undefined) watcher.note(this.#waitsFor);
     const leave = () => {
       if (this.#watchers.delete(watcher)) this.#left();
     };
     watcher.signal.addEventListener('abort', leave);
     try {
-      const readLog = await unlessAborted(this.#logKnown, watcher.signal);
-      await readLog?.(watcher.output, watcher.signal);
+      await heard;
       const ending = await unlessAborted(this.ended, watcher.signal);
       if (ending?.status === 'broken') throw ending.error;
       return ending ?? { status: 'cancelled' };
@@ -119,6 +133,11 @@ class RunningStep {
       watcher.signal.removeEventListener('abort', leave);
       leave();
     }
+  }
+
+  async #hear({ output, signal }: Watcher): Promise<void> {
+    const readLog = await unlessAborted(this.#logKnown, signal);
+    await readLog?.(output, signal);
   }
 
   #left(): void {
@@ -145,7 +164,11 @@ class RunningStep {
     const work = this.#step.prepare();
     const outcome = await this.#store.build(
       { id, base, onWait: (what) => this.#waits(`Waiting for ${what}`) },
-      (directory) => this.#fill(directory, work),
+      async (directory) => {
+        const outcome = await this.#fill(directory, work);
+        if (outcome.status === 'failed') await this.#tellFailure(directory, outcome.message);
+        return outcome;
+      },
       this.#cancel.signal,
     );
     if (outcome.status === 'failed' || outcome.status === 'cancelled') return outcome;
@@ -156,7 +179,7 @@ class RunningStep {
 
   #waits(note: string): void {
     this.#waitsFor = note;
-    for (const watcher of this.#watchers) watcher.note(note);
+    for (const watcher of this.#watchers.keys()) watcher.note(note);
   }
 
   #loaded(directory: string): SharedOutcome {
@@ -181,6 +204,14 @@ class RunningStep {
     } finally {
       log.finish();
       unloggable.signal.throwIfAborted();
+    }
+  }
+
+  async #tellFailure(directory: string, message: string): Promise<void> {
+    for (const [{ onFailure }, heard] of this.#watchers) {
+      if (onFailure === undefined) continue;
+      await heard;
+      await onFailure({ id: this.#step.id, directory, start: this.#step.start(), message });
     }
   }
 

@@ -9,6 +9,7 @@ import type { HostSystem } from '../sandbox/host-system.ts';
 import { createLinuxSystem } from '../sandbox/linux-system.ts';
 import { createMacosSystem } from '../sandbox/macos-system.ts';
 import { createMountedPrefix, type MountedPrefix } from '../sandbox/mounted-prefix.ts';
+import type { Sandbox } from '../sandbox/sandbox.ts';
 import { createUserSandbox } from '../sandbox/user-sandbox.ts';
 import { chooseCopier } from '../store/choose-copier.ts';
 import { createDirectoryStore, type DirectoryStoreOptions } from '../store/directory-store.ts';
@@ -23,6 +24,7 @@ const HOME_DIRECTORIES = new Set(['/Users', '/home']);
 export interface BuildHost {
   readonly builder: Builder;
   readonly store: Store;
+  readonly sandbox: Sandbox;
   readonly healthcheck: Healthcheck;
   /** Waits for running steps, then gives everything back: the mount, the users, the store. */
   close(): Promise<void>;
@@ -62,6 +64,7 @@ export async function composeBuildHost(
   return {
     builder,
     store,
+    sandbox,
     healthcheck: createHealthcheck(host),
     async close() {
       await builder.idle();
@@ -107,13 +110,17 @@ export async function verifyStoreOf(
 }
 
 async function existingStore(options: StoreOptions): Promise<DirectoryStoreOptions> {
-  const { directory } = options;
+  checkStoreExists(options);
+  return { root: options.directory, copier: await chooseCopier(options) };
+}
+
+/** @throws {ObuilderError} STORE_MISSING */
+export function checkStoreExists({ directory }: StoreOptions): void {
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) {
     throw new ObuilderError('STORE_MISSING', `${directory}: there is no store`, {
       hint: 'name one with --store=auto:DIR; the first build makes it',
     });
   }
-  return { root: directory, copier: await chooseCopier(options) };
 }
 
 /** All at once: each may take a while, and the mount that they wait for is gone. */

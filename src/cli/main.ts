@@ -13,6 +13,7 @@ import { logCommand } from './commands/log.ts';
 import { mountCommand } from './commands/mount.ts';
 import { pruneCommand } from './commands/prune.ts';
 import { scoreboardCommand } from './commands/scoreboard.ts';
+import { shellCommand } from './commands/shell.ts';
 import { specCommand } from './commands/spec.ts';
 import { statusCommand } from './commands/status.ts';
 import { storeCommand } from './commands/store.ts';
@@ -28,6 +29,7 @@ const COMMANDS = [
   dockerfileCommand,
   healthcheckCommand,
   logCommand,
+  shellCommand,
   storeCommand,
   deleteCommand,
   pruneCommand,

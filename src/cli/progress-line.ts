@@ -1,3 +1,4 @@
+import type { CopyProgress } from '../store/copy-progress.ts';
 import { formatBytes } from './format-bytes.ts';
 
 /** How far some work is, or how much of it there is; what is not known is missing. */
@@ -81,4 +82,19 @@ function partDone(done: Amount, total: Amount): number {
   if (total.bytes !== undefined && done.bytes !== undefined) return done.bytes / total.bytes;
   if (total.items !== undefined && done.items !== undefined) return done.items / total.items;
   return 0;
+}
+
+/** One line for the copies under way; where several are, it shows them in turn. */
+export function copyingPrinter(): (progress: CopyProgress | undefined) => void {
+  let shown: Progress | undefined;
+  return (progress) => {
+    if (progress === undefined) {
+      shown?.end();
+      shown = undefined;
+      return;
+    }
+    const { done, total } = progress;
+    shown ??= createProgress('copying files', { items: total.files, bytes: total.bytes });
+    shown.note(undefined, { items: done.files, bytes: done.bytes });
+  };
 }

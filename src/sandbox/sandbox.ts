@@ -32,6 +32,13 @@ export interface StepCommand {
   readonly stdin?: Readable;
   /** Called once if the step has to wait for others to end, before it starts. */
   readonly onWait?: () => void;
+  /**
+   * With a terminal of its own, which this process's terminal is connected to: `stdin` and `output` have no part in it then, nor
+   * have limits on time and output.
+   */
+  readonly onTerminal?: boolean;
+  /** Called when it has ended by itself, with its exit status as shells tell it: 128 and more for a signal. */
+  readonly onExit?: (exitStatus: number) => void;
 }
 
 /**

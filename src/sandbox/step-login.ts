@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import type { BuildUser } from './build-users.ts';
 import type { StepCommand, StepOutcome } from './sandbox.ts';
 import type { StepPlaces } from './step-places.ts';
@@ -43,6 +44,11 @@ export function loginEnv(user: BuildUser, places: StepPlaces, path: string): Rec
 export interface ProcessEnding {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
+}
+
+/** As shells tell it. */
+export function exitStatusOf({ code, signal }: ProcessEnding): number {
+  return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
 }
 
 /** How a step ended: by itself, perhaps having met a limit of the kernel's, or stopped by one of ours. */

@@ -6,6 +6,7 @@ import { openStepCgroup } from './step-cgroup.ts';
 import { limitedCommand, watchLimits, type StepLimits } from './step-limits.ts';
 import type { Ending, ProcessEnding } from './step-login.ts';
 import { openStepOutput } from './step-output.ts';
+import { checkTerminalCommand, terminalCommand } from './step-terminal.ts';
 import { untilAborted } from '../os/until-aborted.ts';
 
 export interface StepProcess {
@@ -16,6 +17,8 @@ export interface StepProcess {
   readonly user: BuildUser;
   /** Without it standard input is at its end. */
   readonly stdin: Readable | undefined;
+  /** StepCommand.onTerminal says what it means. */
+  readonly onTerminal?: boolean | undefined;
   readonly output: (chunk: Uint8Array) => void;
   /** What the process runs among may have a quick end for all processes there. */
   readonly files: { endProcesses?(): Promise<void> };
@@ -25,17 +28,18 @@ export interface StepProcess {
 }
 
 /**
- * Runs a step's process, in a session of its own without a terminal. Answers when all processes of the user are gone and all that they
- * wrote has been heard: how the process ended, or undefined when `signal` came first.
+ * Runs a step's process, in a session of its own, without a terminal unless it asks for one. Answers when all processes of the user are
+ * gone and all that they wrote has been heard: how the process ended, or undefined when `signal` came first.
  * Throws what `stdin` failed with; the step then got only part of its input.
  */
 export async function runStepProcess(step: StepProcess, signal: AbortSignal): Promise<Ending | undefined> {
-  const watch = watchLimits(step.limits, step.output);
+  const watch = watchLimits(step.onTerminal === true ? {} : step.limits, step.output);
   const cgroup = await openStepCgroup(`obuilder-fs-${step.user.uid}`, step.limits);
   try {
     const argv = limitedCommand(step.limits, cgroup.directories, step.argv);
     const stop = AbortSignal.any([signal, watch.exceeded]);
-    const ending = await runHeard({ ...step, argv, output: watch.output }, stop);
+    const run = step.onTerminal === true ? runOnTerminal : runHeard;
+    const ending = await run({ ...step, argv, output: watch.output }, stop);
     if (signal.aborted) return undefined;
     const why = watch.why();
     if (why !== undefined) return { stopped: why };
@@ -52,11 +56,22 @@ async function runHeard(step: StepProcess, signal: AbortSignal): Promise<Process
     if (signal.aborted) return undefined;
     const child = start(step, output.fd);
     output.started();
-    return await follow(child, step, signal);
+    return await follow(child, step, signal, killGroup);
   } finally {
     output.started();
     await output.drained();
   }
+}
+
+/** In this process's group, for only the group in the foreground may use the terminal. */
+async function runOnTerminal(step: StepProcess, signal: AbortSignal): Promise<ProcessEnding | undefined> {
+  checkTerminalCommand();
+  if (signal.aborted) return undefined;
+  const { PATH: path = '' } = step.env;
+  const [command = '', ...args] = terminalCommand({ uid: step.user.uid, path }, step.argv);
+  const env = { ...step.env, TERM: process.env['TERM'] ?? 'dumb' };
+  const child = spawn(command, args, { cwd: '/', env, stdio: 'inherit' });
+  return await follow(child, step, signal, endScript);
 }
 
 function start({ argv, env, stdin }: StepProcess, outputFd: number): ChildProcess {
@@ -69,12 +84,13 @@ async function follow(
   child: ChildProcess,
   step: StepProcess,
   signal: AbortSignal,
+  end: (child: ChildProcess) => void,
 ): Promise<ProcessEnding | undefined> {
   const ended = endingOf(child);
   try {
     return await untilAborted(Promise.race([ended, inputFailure(child, step.stdin)]), signal);
   } finally {
-    killGroup(child);
+    end(child);
     await step.files.endProcesses?.();
     await step.system.endProcessesOf(step.user.uid);
     await ended.catch(() => undefined);
@@ -102,6 +118,17 @@ function inputFailure(child: ChildProcess, source: Readable | undefined): Promis
 
 /** Until it has become the build user, the process is root's and only we can end it. */
 function killGroup(child: ChildProcess): void {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  if (child.pid === undefined || hasEnded(child)) return;
   process.kill(-child.pid, 'SIGKILL');
+}
+
+/** It ends what it runs, then sets the terminal right again, so it must not be killed. What it runs can have stopped it. */
+function endScript(child: ChildProcess): void {
+  if (hasEnded(child)) return;
+  child.kill('SIGTERM');
+  child.kill('SIGCONT');
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
 }

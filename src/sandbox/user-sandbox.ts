@@ -15,7 +15,7 @@ import type { OpenPrefixView, PrefixMode, PrefixView } from './prefix-view.ts';
 import type { Sandbox, StepCommand, StepOutcome } from './sandbox.ts';
 import { openStepCopy } from './step-copy.ts';
 import type { StepLimits } from './step-limits.ts';
-import { loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
+import { exitStatusOf, loginArguments, loginEnv, outcomeOf, quoted } from './step-login.ts';
 import { openStepNamespace, type PrefixCover, type Refusal } from './step-namespace.ts';
 import { runStepProcess } from './step-process.ts';
 import { inTmpOf, isLocated, locateIn, placesOfOne, splitPlace, type StepPlaces } from './step-places.ts';
@@ -343,10 +343,12 @@ async function runAmong(files: PlacedFiles, host: Host, step: PlacedStep): Promi
   try {
     const argv = files.enter(loginArguments(command, places));
     const env = loginEnv(user, places, await system.loginPath());
-    const { stdin } = command;
-    const process = { system, argv, env, user, stdin, output, pipeDirectory: stateDir, files, limits };
+    const { stdin, onTerminal } = command;
+    const process = { system, argv, env, user, stdin, onTerminal, output, pipeDirectory: stateDir, files, limits };
     const ending = await runStepProcess(process, signal);
-    return ending === undefined ? cancelled : outcomeOf(command.argv, ending);
+    if (ending === undefined) return cancelled;
+    if (!('stopped' in ending)) command.onExit?.(exitStatusOf(ending));
+    return outcomeOf(command.argv, ending);
   } finally {
     await files.close();
   }

@@ -2,7 +2,6 @@ import type { CommandModule } from 'yargs';
 import type { BuildResult } from '../../builder/builder.ts';
 import type { ObuilderVersion } from '../../builder/obuilder-version.ts';
 import { checkRoot } from '../../fs/prefix-path.ts';
-import type { CopyProgress } from '../../store/copy-progress.ts';
 import type { DiskSpace } from '../../store/store-space.ts';
 import { createBuildPrinter } from '../build-output.ts';
 import { composeBuildHost } from '../compose.ts';
@@ -10,7 +9,8 @@ import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK } from '../exit-codes.ts';
 import { hostOptionsOf, withHostFlags, type HostArguments } from '../host-options.ts';
 import { interruption } from '../interruption.ts';
 import { bytesOf, storeUseFlags, type StoreUseArguments } from '../space-options.ts';
-import { createProgress, type Progress } from '../progress-line.ts';
+import { checkOnFailure, failureHandler, onFailureOption, type OnFailure } from '../on-failure.ts';
+import { copyingPrinter } from '../progress-line.ts';
 import { stepLimitFlags, type StepLimitArguments } from '../step-limit-options.ts';
 import { idsOption, readContext, readSecrets, readSpec, secretOption } from '../spec-inputs.ts';
 import { terminalText } from '../terminal-text.ts';
@@ -20,6 +20,7 @@ interface BuildArguments extends HostArguments, StoreUseArguments, StepLimitArgu
   context: string;
   ids: ObuilderVersion;
   secret: string[];
+  'on-failure': OnFailure;
 }
 
 export const buildCommand: CommandModule<object, BuildArguments> = {
@@ -41,6 +42,7 @@ export const buildCommand: CommandModule<object, BuildArguments> = {
       })
       .option('secret', secretOption)
       .option('ids', idsOption)
+      .option('on-failure', onFailureOption)
       .options(storeUseFlags)
       .options(stepLimitFlags)
       .example(
@@ -54,6 +56,7 @@ export const buildCommand: CommandModule<object, BuildArguments> = {
 };
 
 async function runBuild(argv: BuildArguments): Promise<number> {
+  checkOnFailure(argv['on-failure']);
   const spec = readSpec(argv.f);
   const request = {
     sourceDirectory: readContext(argv.context),
@@ -64,7 +67,8 @@ async function runBuild(argv: BuildArguments): Promise<number> {
   };
   const host = await composeBuildHost(hostOptionsOf(argv, argv), storeUseOf(argv));
   try {
-    return report(await host.builder.build(spec, request));
+    const onFailure = failureHandler(argv['on-failure'], host, request.signal);
+    return report(await host.builder.build(spec, { ...request, onFailure }));
   } finally {
     await host.close();
   }
@@ -76,21 +80,6 @@ function storeUseOf({ sync, 'prune-threshold': threshold }: StoreUseArguments) {
   const freeBytesMin = (space: DiskSpace) => bytesOf(threshold, space);
   const removed = (id: string) => console.error(`obuilder-fs: removed ${id} to make room`);
   return { sync, copying, autoPrune: { freeBytesMin, removed } };
-}
-
-/** One line for the copies under way; where several are, it shows them in turn. */
-function copyingPrinter(): (progress: CopyProgress | undefined) => void {
-  let shown: Progress | undefined;
-  return (progress) => {
-    if (progress === undefined) {
-      shown?.end();
-      shown = undefined;
-      return;
-    }
-    const { done, total } = progress;
-    shown ??= createProgress('copying files', { items: total.files, bytes: total.bytes });
-    shown.note(undefined, { items: done.files, bytes: done.bytes });
-  };
 }
 
 function report(result: BuildResult): number {
