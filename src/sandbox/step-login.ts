@@ -6,10 +6,11 @@ import { secretsVariable } from './step-secrets.ts';
 
 /**
  * Runs as the build user, in its login shell, with the working directory, the environment and the command as arguments, so nothing
- * in them is ever parsed. The profile is sourced in a function, where it cannot reach these arguments, and gets no input, which
+ * in them is ever parsed. The profile is sourced at home, in a function, where it cannot reach these arguments, and gets no input, which
  * may be the step's. That a profile ends with a false test is no failure.
  */
 export const loginScript = `
+cd 2>/dev/null
 umask 022
 profile() { . ~/.obuilder_profile.sh; }
 if [ -e ~/.obuilder_profile.sh ]; then profile </dev/null; fi

@@ -25,6 +25,7 @@ function login(command: Partial<StepCommand>): string {
       }),
     ],
     {
+      cwd: '/',
       env: { HOME: home, PATH: '/usr/bin:/bin' },
       encoding: 'utf8',
     },
@@ -42,6 +43,13 @@ test('any value and any argument arrives as it is', () => {
     }),
     { numRuns: 50 }, // a failure prints its seed
   );
+});
+
+test('the profile is read in the home, wherever the step starts', () => {
+  writeFileSync(join(home, '.obuilder_profile.sh'), 'pwd');
+  const started = login({ argv: ['/bin/sh', '-c', 'pwd; echo "$OLDPWD"'], cwd: join(home, 'src') });
+  expect(started).toBe(`${home}\n${home}/src\n\n`);
+  rmSync(join(home, '.obuilder_profile.sh'));
 });
 
 test('of a variable given twice the later wins', () => {
