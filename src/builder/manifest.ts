@@ -87,6 +87,11 @@ export async function openSource(sourceDirectory: string, path: ByteString): Pro
   return open(sourcePath(sourceDirectory, path), SOURCE_FLAGS);
 }
 
+/** As `openSource`, on this thread, which waits if memory has not the directory's entry. */
+export function openSourceNow(sourceDirectory: string, path: ByteString): number {
+  return openSync(sourcePath(sourceDirectory, path), SOURCE_FLAGS);
+}
+
 const SOURCE_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** Walks `src` component by component, so that none but the last is anything else than a directory. */
@@ -265,15 +270,16 @@ function takeBuffer(): Buffer {
   return spareBuffers.pop() ?? readBuffer(READ_SIZE);
 }
 
-/** Its memory starts at a cache line: malloc's large blocks start 16 bytes into a page, where some processors read files at half the speed. */
-function readBuffer(size: number): Buffer {
+/** Memory to read a file into, from the start of a cache line: malloc's large blocks start 16 bytes behind a page's, where AMD's copy slowly. */
+export function readBuffer(size: number): Buffer {
   return Buffer.allocUnsafe(size + 48).subarray(48);
 }
 
 const READ_SIZE = 1024 * 1024;
 /** Used again: the pages of a new one cost as much as reading into it. */
 const spareBuffers: Buffer[] = [];
-const SMALL_SIZE = 128 * 1024;
+/** Up to here, a file is read on this thread. */
+export const SMALL_SIZE = 128 * 1024;
 /** What is read at once is hashed at once, so one will do. */
 const smallBuffer = readBuffer(SMALL_SIZE);
 const FILES_AHEAD = 4;

@@ -318,7 +318,10 @@ describe('a source that changed since its manifest', () => {
   const cases: [string, (path: string) => void][] = [
     ['grew', (path) => appendFileSync(path, 'more')],
     ['shrank', (path) => truncateSync(path, 2)],
-    ['has other content of the same size', (path) => writeFileSync(path, 'other')],
+    [
+      'has other content of the same size',
+      (path) => writeFileSync(path, 'other'.padEnd(statSync(path).size)),
+    ],
     ['is gone', (path) => rmSync(path)],
     [
       'became a symbolic link',
@@ -337,8 +340,13 @@ describe('a source that changed since its manifest', () => {
     ],
   ];
 
-  it.each(cases)('that %s fails the stream and is named', async (_, change) => {
-    writeFileSync(join(source, 'file'), 'first');
+  const ofEachSize = cases.flatMap(([what, change]) => [
+    { what, size: 5, change },
+    { what, size: 300_000, change },
+  ]);
+
+  it.each(ofEachSize)('that $what fails the stream and is named: $size bytes', async ({ size, change }) => {
+    writeFileSync(join(source, 'file'), 'first'.padEnd(size));
     const changed = await request('.', 'items', 'd');
     change(join(source, 'file'));
     await expect(contentOf(tarStream(changed))).rejects.toMatchObject({
