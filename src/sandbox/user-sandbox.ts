@@ -344,7 +344,18 @@ async function runAmong(files: PlacedFiles, host: Host, step: PlacedStep): Promi
     const argv = files.enter(loginArguments(command, places));
     const env = loginEnv(user, places, await system.loginPath());
     const { stdin, onTerminal } = command;
-    const process = { system, argv, env, user, stdin, onTerminal, output, pipeDirectory: stateDir, files, limits };
+    const process = {
+      system,
+      argv,
+      env,
+      user,
+      stdin,
+      onTerminal,
+      output,
+      pipeDirectory: stateDir,
+      files,
+      limits,
+    };
     const ending = await runStepProcess(process, signal);
     if (ending === undefined) return cancelled;
     if (!('stopped' in ending)) command.onExit?.(exitStatusOf(ending));

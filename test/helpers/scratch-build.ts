@@ -36,6 +36,8 @@ export interface ScratchBuild {
   readonly prefix: string;
   readonly stateDir: string;
   path(name: string): string;
+  /** What every command of a build's needs to be told. */
+  hostFlags(options?: BuildOptions): string[];
   start(spec: string, options?: BuildOptions): RunningBuild;
   build(spec: string, options?: BuildOptions): Promise<CommandAnswer>;
   /** Ids of the results in the store. */
@@ -45,8 +47,11 @@ export interface ScratchBuild {
   close(): Promise<void>;
 }
 
-export async function createScratchBuild(): Promise<ScratchBuild> {
-  await removeTestUsers([firstBuilder, secondBuilder]);
+/** @param users of the test's own. */
+export async function createScratchBuild(
+  users: readonly [number, ...number[]] = [firstBuilder, secondBuilder],
+): Promise<ScratchBuild> {
+  await removeTestUsers(users);
   const directory = makeScratchDirectory();
   const path = (name: string) => join(directory, name);
   const prefix = path('prefix');
@@ -57,21 +62,15 @@ export async function createScratchBuild(): Promise<ScratchBuild> {
   writeFileSync(path('context/hello.txt'), 'hello\n');
   writeFileSync(path('state/images/base/.obuilder_profile.sh'), `export PATH=${prefix}/bin:$PATH\n`);
 
-  function start(
-    spec: string,
-    { uid = firstBuilder, mode = 'tree', context, more = [] }: BuildOptions = {},
-  ): RunningBuild {
+  const hostFlags = ({ uid = users[0], mode = 'tree', more = [] }: BuildOptions = {}) => [
+    ...[`--state-dir=${stateDir}`, `--uid=${uid}`, `--prefix=${prefix}`],
+    ...[`--home-path=${path(`home${uid}`)}`, `--prefix-mode=${mode}`, ...more],
+  ];
+
+  function start(spec: string, options: BuildOptions = {}): RunningBuild {
     const child = spawn(
       process.execPath,
-      [
-        ...[mainProgram, 'build', '-f', '-', `--state-dir=${stateDir}`, `--uid=${uid}`, `--prefix=${prefix}`],
-        ...[
-          `--home-path=${path(`home${uid}`)}`,
-          `--prefix-mode=${mode}`,
-          ...more,
-          context ?? path('context'),
-        ],
-      ],
+      [mainProgram, 'build', '-f', '-', ...hostFlags(options), options.context ?? path('context')],
       { stdio: ['pipe', 'pipe', 'pipe'] },
     );
     child.stdin.end(spec);
@@ -113,6 +112,7 @@ export async function createScratchBuild(): Promise<ScratchBuild> {
     prefix,
     stateDir,
     path,
+    hostFlags,
     start,
     build: (spec, options) => start(spec, options).done,
     results: () => readdirSync(path('state/store/result')),
@@ -120,10 +120,10 @@ export async function createScratchBuild(): Promise<ScratchBuild> {
       ...mountsBelow(directory).map((mount) => `mount ${mount}`),
       ...list(path('state/scoreboard')).map((entry) => `scoreboard entry ${entry}`),
       ...list(path('state/store/result-tmp')).map((entry) => `unfinished result ${entry}`),
-      ...[firstBuilder, secondBuilder].flatMap((uid) => processesOf(uid)).map((pid) => `process ${pid}`),
+      ...users.flatMap((uid) => processesOf(uid)).map((pid) => `process ${pid}`),
     ],
     async close() {
-      await removeTestUsers([firstBuilder, secondBuilder]);
+      await removeTestUsers(users);
       removeScratch(directory);
     },
   };
