@@ -55,6 +55,25 @@ describe.skipIf(whyNoMounts !== undefined)('obuilder-fs build', () => {
     },
   );
 
+  it('what a step writes is in its log and printed while it runs, also half a line', async () => {
+    const waits = (file: string) => `until [ -e ~/${file} ]; do sleep 0.01; done`;
+    const build = scratch.start(
+      spec(run(`echo $((6*7)); ${waits('seen-first')}; printf $((6*8)); ${waits('seen-then')}; echo .`)),
+      { mode: 'bind' },
+    );
+    for (const [when, word] of [
+      ['first', '42'],
+      ['then', '48'],
+    ] as const) {
+      await build.untilPrinted(word);
+      const [id = ''] = readdirSync(scratch.path('state/store/result-tmp'));
+      const unfinished = scratch.path(`state/store/result-tmp/${id}`);
+      expect(readFileSync(join(unfinished, 'log'), 'utf8')).toContain(word);
+      writeFileSync(join(unfinished, `rootfs/seen-${when}`), '');
+    }
+    expect((await build.done).stdout).toContain('\n42\n48.\n');
+  });
+
   it('in prefix mode none a step sees the machine’s prefix and no mount is made', async () => {
     const answer = await scratch.build(
       spec(run(`cat ${scratch.prefix}/host; grep -c "${scratch.prefix} fuse" /proc/self/mounts`)),
