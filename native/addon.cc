@@ -271,15 +271,15 @@ Napi::Object clone_handle(const Napi::Env env, const std::shared_ptr<CloneContro
   return handle;
 }
 
-/** cloneTree(source, target): works on threads of its own; a system error names the file. */
+/** cloneTree(source, target, isCopy): works on threads of its own; a system error names the file. */
 Napi::Value start_clone(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 2 || !info[0].IsString() || !info[1].IsString()) {
-    throw Napi::TypeError::New(env, "cloneTree takes a source and a target");
+  if (info.Length() < 3 || !info[0].IsString() || !info[1].IsString() || !info[2].IsBoolean()) {
+    throw Napi::TypeError::New(env, "cloneTree takes a source, a target and whether to copy");
   }
   const std::string source = info[0].As<Napi::String>();
   const std::string target = info[1].As<Napi::String>();
-  const auto control = std::make_shared<CloneControl>();
+  const auto control = std::make_shared<CloneControl>(info[2].As<Napi::Boolean>().Value());
   const auto promise = std::make_shared<Napi::Promise::Deferred>(env);
   auto* const environment = env.GetInstanceData<Environment>();
   const auto nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});

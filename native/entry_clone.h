@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cerrno>
 #include <optional>
 
@@ -20,11 +21,19 @@ struct DirectoryPair {
   int to;
 };
 
+/** How files come by what is in them. */
+struct Content {
+  /** Or else shared with the original. */
+  bool is_copied;
+  /** Once set, a copy ends with ECANCELED. */
+  const std::atomic<bool>& is_cancelled;
+};
+
 /** To be called once in each thread that clones: it makes files with exactly the modes it asks for. Not in a thread that does other work. */
 CallStatus prepare_thread();
 
-/** Clones the file `name`, which is no directory and whose attributes are `attr`, to the same name. */
-CallStatus clone_file(DirectoryPair at, const char* name, const struct stat& attr);
+/** Clones the file `name`, which is no directory and whose attributes are `attr`, to the same name. ENOTSUP where it cannot be copied. */
+CallStatus clone_file(DirectoryPair at, const char* name, const struct stat& attr, const Content& content);
 
 /** Makes sure that what is made in a directory gets nothing but what its maker gives it. */
 CallStatus forget_inherited(int directory);

@@ -2,9 +2,11 @@
 #include <linux/fs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstdio>
 #include <cstring>
@@ -19,6 +21,8 @@ namespace {
 
 constexpr mode_t kModeBits = 07777;
 constexpr mode_t kSetIdBits = S_ISUID | S_ISGID;
+/** What st_blocks counts in. */
+constexpr off_t kBlockBytes = 512;
 
 bool may_give_away() {
   static const bool is_root = geteuid() == 0;
@@ -93,14 +97,53 @@ CallStatus share_content(int from, int to) {
   return call_failed("FICLONE");
 }
 
-CallStatus clone_regular(DirectoryPair at, const char* name, const struct stat& attr) {
-  const UniqueFd from(openat(at.from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+/** So much is copied between two looks at whether to go on. */
+constexpr off_t kPieceBytes = 8 << 20;
+
+/** The same bytes at the same place; both ends of the range lie in the file. */
+CallStatus copy_range(int from, int to, off_t begin, off_t end, const std::atomic<bool>& is_cancelled) {
+  if (begin > 0 && lseek(to, begin, SEEK_SET) < 0) return call_failed("lseek");
+  while (begin < end) {
+    if (is_cancelled) return CallFailure{ECANCELED, "clone"};
+    const ssize_t copied = sendfile(to, from, &begin, static_cast<size_t>(std::min(end - begin, kPieceBytes)));
+    if (copied < 0) return call_failed("sendfile");
+    if (copied == 0) return CallFailure{EIO, "sendfile"};  // it has become shorter
+  }
+  return {};
+}
+
+/** What was never written takes no room in the copy either. */
+CallStatus copy_with_holes(int from, int to, off_t size, const std::atomic<bool>& is_cancelled) {
+  for (off_t end = 0; end < size;) {
+    const off_t begin = lseek(from, end, SEEK_DATA);
+    if (begin < 0 && errno == ENXIO) break;
+    if (begin < 0) return call_failed("lseek");
+    end = lseek(from, begin, SEEK_HOLE);
+    if (end < 0) return call_failed("lseek");
+    if (const CallStatus failed = copy_range(from, to, begin, end, is_cancelled)) return failed;
+  }
+  if (ftruncate(to, size) != 0) return call_failed("ftruncate");
+  return {};
+}
+
+CallStatus copy_content(int from, int to, const struct stat& attr, const std::atomic<bool>& is_cancelled) {
+  const bool has_holes = attr.st_blocks < attr.st_size / kBlockBytes;
+  if (has_holes) return copy_with_holes(from, to, attr.st_size, is_cancelled);
+  return copy_range(from, to, 0, attr.st_size, is_cancelled);
+}
+
+CallStatus clone_regular(DirectoryPair at, const char* name, const struct stat& attr, const Content& content) {
+  // A copy reads: the original's time of last access is not to change.
+  const int no_trace = content.is_copied && may_give_away() ? O_NOATIME : 0;
+  const UniqueFd from(openat(at.from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | no_trace));
   if (!from.is_open()) return call_failed("open");
   const mode_t mode = attr.st_mode & kModeBits;
   const UniqueFd to(openat(at.to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
   if (!to.is_open()) return call_failed("open");
   if (attr.st_size > 0) {
-    if (const CallStatus failed = share_content(from.get(), to.get())) return failed;
+    const CallStatus failed = content.is_copied ? copy_content(from.get(), to.get(), attr, content.is_cancelled)
+                                                : share_content(from.get(), to.get());
+    if (failed) return failed;
   }
   return copy_attributes(from.get(), to.get(), attr, mode);
 }
@@ -133,8 +176,8 @@ CallStatus prepare_thread() {
   return {};
 }
 
-CallStatus clone_file(DirectoryPair at, const char* name, const struct stat& attr) {
-  if (S_ISREG(attr.st_mode)) return clone_regular(at, name, attr);
+CallStatus clone_file(DirectoryPair at, const char* name, const struct stat& attr, const Content& content) {
+  if (S_ISREG(attr.st_mode)) return clone_regular(at, name, attr, content);
   if (S_ISLNK(attr.st_mode)) {
     if (const CallStatus failed = copy_link(at, name)) return failed;
   } else if (mknodat(at.to, name, attr.st_mode, attr.st_rdev) != 0) {

@@ -36,7 +36,8 @@ CallStatus make_special(DirectoryPair at, const char* name, const struct stat& a
 /** The umask is the process's here; modes of special files are set afterwards, and clones do not ask it. */
 CallStatus prepare_thread() { return {}; }
 
-CallStatus clone_file(DirectoryPair at, const char* name, const struct stat& attr) {
+CallStatus clone_file(DirectoryPair at, const char* name, const struct stat& attr, const Content& content) {
+  if (content.is_copied) return CallFailure{ENOTSUP, "copyfile"};
   if (S_ISREG(attr.st_mode) || S_ISLNK(attr.st_mode)) return clone_in_place(at, name, attr);
   // A socket is nothing without the process that listens, and cannot be made by name.
   return S_ISSOCK(attr.st_mode) ? CallStatus() : make_special(at, name, attr);

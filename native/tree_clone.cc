@@ -155,7 +155,7 @@ class TreeClone {
       return {};
     }
     if (attr.st_nlink > 1 && !links_.is_first(attr, directory, name)) return {};
-    return entry_clone::clone_file(at, name, attr);
+    return entry_clone::clone_file(at, name, attr, {control_.is_copy, control_.is_cancelled});
   }
 
   void make_links() {

@@ -31,10 +31,11 @@ export interface NativeAddon {
   /** Resolves once the lock is held; waits on a thread of its own, which keeps the process from ending only if told to. */
   flockWait(fd: number, exclusive: boolean, keepsProcess: boolean): Promise<void>;
   /**
-   * Fills the existing empty directory `target` with a copy of `source` whose files share their storage with the originals, on threads of
-   * its own. Fails with EXDEV between file systems, EOPNOTSUPP where the file system cannot share, ECANCELED when cancelled.
+   * Fills the existing empty directory `target` with a copy of `source` whose files share their storage with the originals, or with
+   * `isCopy` (on Linux alone) do not, on threads of its own. Fails with EXDEV between file systems and EOPNOTSUPP where the file system
+   * cannot share; with ECANCELED when cancelled.
    */
-  cloneTree(source: string, target: string): NativeClone;
+  cloneTree(source: string, target: string, isCopy: boolean): NativeClone;
   /**
    * Resolves to a descriptor of a mount namespace like this one but for the owners of these trees; the caller closes it. Rejects
    * with EINVAL, EPERM, ENOSYS or ENOSPC where kernel, file system or machine do not allow it.

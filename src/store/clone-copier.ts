@@ -1,8 +1,7 @@
 import { constants, copyFile, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode } from '../errors.ts';
-import { native } from '../fs/native.ts';
-import { createDirectory, flushFileSystem, removeDirectory } from './plain-units.ts';
+import { cloneTree, createDirectory, flushFileSystem, removeDirectory } from './plain-units.ts';
 import { fillByRsync } from './rsync-copier.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
@@ -27,23 +26,10 @@ export function createCloneCopier(): TreeCopier {
 /** TreeCopier.fill: by sharing where possible. */
 export async function fillByClone(source: string, target: string, signal: AbortSignal): Promise<void> {
   try {
-    await cloneTree(source, target, signal);
+    await cloneTree({ source, target, isCopy: false }, signal);
   } catch (error) {
     if (errnoCode(error) !== 'EXDEV') throw error;
     await fillByRsync(source, target, signal);
-  }
-}
-
-/** Returns only when its threads have ended, cancelled or not: what they write must not outlive the call. */
-async function cloneTree(source: string, target: string, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  const clone = native().cloneTree(source, target);
-  const cancel = () => clone.cancel();
-  signal.addEventListener('abort', cancel, { once: true });
-  try {
-    await clone.finished;
-  } finally {
-    signal.removeEventListener('abort', cancel);
   }
 }
 

@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { errnoCode } from '../errors.ts';
+import { native } from '../fs/native.ts';
 import { readMountTable } from '../fs/mount-table.ts';
 import { runCommand } from '../os/exec.ts';
 
@@ -7,6 +8,25 @@ import { runCommand } from '../os/exec.ts';
 
 export async function createDirectory(target: string): Promise<void> {
   await mkdir(target, { mode: 0o700 });
+}
+
+/**
+ * TreeCopier.fill on threads of our own; `isCopy` as the addon has it. Returns only when they have ended, cancelled or not: what they write
+ * must not outlive the call.
+ */
+export async function cloneTree(
+  { source, target, isCopy }: { readonly source: string; readonly target: string; readonly isCopy: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
+  const clone = native().cloneTree(source, target, isCopy);
+  const cancel = () => clone.cancel();
+  signal.addEventListener('abort', cancel, { once: true });
+  try {
+    await clone.finished;
+  } finally {
+    signal.removeEventListener('abort', cancel);
+  }
 }
 
 /** TreeCopier.settle by flushing the whole file system, which takes less than a call for each file. */

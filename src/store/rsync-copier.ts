@@ -1,6 +1,6 @@
 import { rename } from 'node:fs/promises';
 import { runCommand } from '../os/exec.ts';
-import { createDirectory, flushFileSystem, removeDirectory } from './plain-units.ts';
+import { cloneTree, createDirectory, flushFileSystem, removeDirectory } from './plain-units.ts';
 import type { TreeCopier } from './tree-copier.ts';
 
 /**
@@ -9,7 +9,7 @@ import type { TreeCopier } from './tree-copier.ts';
  */
 export type RsyncMode = 'copy' | 'hardlink' | 'hardlink_unsafe';
 
-/** Copies trees with rsync: slow, and works on every file system. */
+/** Copies trees file by file: slow, and works on every file system. */
 export function createRsyncCopier(mode: RsyncMode = 'copy'): TreeCopier {
   const copier: TreeCopier = {
     create: createDirectory,
@@ -29,9 +29,11 @@ export function createRsyncCopier(mode: RsyncMode = 'copy'): TreeCopier {
 /** macOS has an rsync that knows neither access control lists nor holes. */
 const ARCHIVE = ['-aHq', '--numeric-ids', ...(process.platform === 'linux' ? ['-AXS'] : [])];
 
+/** On Linux without rsync, which uses one core where there are several, and as much of it for its own work as for the copy. */
 async function copy(source: string, target: string, signal: AbortSignal): Promise<void> {
   await createDirectory(target);
-  await fillByRsync(source, target, signal);
+  if (process.platform === 'linux') await cloneTree({ source, target, isCopy: true }, signal);
+  else await fillByRsync(source, target, signal);
 }
 
 /** TreeCopier.fill: from and to any file system. What is in `target` already may be what an earlier try left there. */

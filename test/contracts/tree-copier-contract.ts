@@ -111,6 +111,9 @@ function fillTree(tree: string): void {
   writeFileSync(at('large'), 'large'.repeat(300_000));
   writeFileSync(at('empty'), '');
   writeFileSync(at('name\nwith \xff bytes'), 'odd');
+  writeFileSync(at('sparse'), 'at its beginning');
+  execFileSync('truncate', ['-s', '32M', at('sparse')]);
+  writeFileSync(at('sparse'), 'in its middle', { flag: 'a' });
   execFileSync('truncate', ['-s', '64M', at('sparse')]);
   symlinkSync('../nowhere', at('link'));
   execFileSync('chown', ['-h', '7762:7763', at('link')]);
@@ -139,6 +142,6 @@ function describeTree(tree: string): string {
     find . -type c -exec stat -c '%n %t:%T' {} +
     find . ! -type l ! -type p ! -type c -print0 | sort -z | xargs -0 getfattr -hd -m '^user' --
     find . ! -type l -print0 | sort -z | xargs -0 getfacl -pnE -- | grep -v '^# [og]'
-    du -k sparse | cut -f1`;
+    [ "$(du -k sparse | cut -f1)" -lt 32768 ] && echo sparse has holes`;
   return execFileSync('sh', ['-c', script], { cwd: tree, encoding: 'latin1' });
 }
