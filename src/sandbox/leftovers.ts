@@ -1,4 +1,4 @@
-import { lstat, readdir } from 'node:fs/promises';
+import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoCode } from '../errors.ts';
 import type { CommandRunner } from '../os/exec.ts';
@@ -16,7 +16,7 @@ export async function removeOwned(
   directories: readonly string[],
   run: CommandRunner,
 ): Promise<void> {
-  const owned = (await Promise.all(directories.map((directory) => ownedEntries(uid, directory)))).flat();
+  const owned = directories.flatMap((directory) => ownedEntries(uid, directory));
   const trees = owned.filter(({ isDirectory }) => isDirectory).map(({ path }) => path);
   for (const batch of inBatches(trees)) await run(findAndDelete(uid, batch), { okCodes: [0, 1] });
   const tops = [...new Set(owned.map(({ directory }) => directory))];
@@ -34,24 +34,20 @@ interface Entry {
   readonly isDirectory: boolean;
 }
 
-/** None of a directory that is not there, or is no directory. */
-async function ownedEntries(uid: number, directory: string): Promise<Entry[]> {
-  const names = (await unlessGone(readdir(directory))) ?? [];
-  const entries = await Promise.all(
-    names.map(async (name) => {
-      const path = join(directory, name);
-      const found = await unlessGone(lstat(path));
-      return found?.uid === uid ? { directory, path, isDirectory: found.isDirectory() } : undefined;
-    }),
-  );
-  return entries.filter((entry) => entry !== undefined);
+/** None of a directory that is not there, or is no directory. Every step waits for this, and threads would make it slower. */
+function ownedEntries(uid: number, directory: string): Entry[] {
+  return namesIn(directory).flatMap((name) => {
+    const path = join(directory, name);
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    return found?.uid === uid ? [{ directory, path, isDirectory: found.isDirectory() }] : [];
+  });
 }
 
-async function unlessGone<T>(look: Promise<T>): Promise<T | undefined> {
+function namesIn(directory: string): string[] {
   try {
-    return await look;
+    return readdirSync(directory);
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(errnoCode(error) ?? '')) return undefined;
+    if (['ENOENT', 'ENOTDIR'].includes(errnoCode(error) ?? '')) return [];
     throw error;
   }
 }
