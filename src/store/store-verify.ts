@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { errnoCode } from '../errors.ts';
 import { createDirectoryStore, type DirectoryStoreOptions } from './directory-store.ts';
-import { isResultId, StoreLayout } from './store-layout.ts';
+import { failedTreeId, isResultId, StoreLayout } from './store-layout.ts';
 import { tryLock } from './store-locks.ts';
 import { isDirectory, setAside } from './store-parts.ts';
 
@@ -135,7 +135,7 @@ async function inspectResults(layout: StoreLayout): Promise<Found[]> {
 
 async function inspectLeftovers(layout: StoreLayout): Promise<Found[]> {
   const results = (await namesIn(layout.resultsTmp)).filter(
-    (name) => !isResultId(name) || !isBusy(layout, name),
+    (name) => failedTreeId(name) === undefined && (!isResultId(name) || !isBusy(layout, name)),
   );
   const caches = (await namesIn(layout.cachesTmp)).filter((name) => !isLocked(layout.cacheCopyLock(name)));
   return [
