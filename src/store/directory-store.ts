@@ -10,6 +10,7 @@ import {
   pruneFailedTrees,
   removeFailedTree,
 } from './failed-trees.ts';
+import { FullDiskWatch, fullDiskWords } from './full-disk-reason.ts';
 import { openCacheCopy } from './store-caches.ts';
 import { withCopyProgress, type CopyProgress } from './copy-progress.ts';
 import { durabilityOf } from './store-durability.ts';
@@ -140,9 +141,6 @@ async function joinStore(layout: StoreLayout): Promise<Joined> {
     throw error;
   }
 }
-
-/** A disk with no more room than this counts as full when a command has failed. */
-const FULL_BYTES = 64 * 1024;
 
 class DirectoryStore implements Store {
   readonly #parts: StoreParts;
@@ -341,7 +339,7 @@ class DirectoryStore implements Store {
     try {
       await this.#prepare(tmp, base, signal);
       await checkpoint('result-begun');
-      const outcome = await fill(tmp);
+      const outcome = await this.#withReason(id, () => fill(tmp));
       await checkpoint('result-filled');
       if (outcome.status === 'ok') {
         // From here on it must be what it is now. (Its log is ours.)
@@ -350,7 +348,7 @@ class DirectoryStore implements Store {
         await this.#save(id, base, signal);
         await removeFailedTree(this.#parts, id).catch(() => undefined); // of an earlier try; it may stay
       }
-      return outcome.status === 'failed' ? await this.#withReason(outcome) : outcome;
+      return outcome;
     } catch (error) {
       if (signal.aborted) return { status: 'cancelled' };
       throw error;
@@ -361,10 +359,17 @@ class DirectoryStore implements Store {
   }
 
   /** A command on a full disk fails in words of its own, which may be far up in its log. */
-  async #withReason(outcome: StepOutcome & { status: 'failed' }): Promise<StepOutcome> {
-    const { freeBytes } = await this.space();
-    if (freeBytes > FULL_BYTES) return outcome;
-    return { ...outcome, message: `${outcome.message} (the disk of the store is full)` };
+  async #withReason(id: string, fill: () => Promise<StepOutcome>): Promise<StepOutcome> {
+    const { layout } = this.#parts;
+    const watch = new FullDiskWatch(layout.root);
+    const outcome = await fill().finally(() => watch.end());
+    if (outcome.status !== 'failed') return outcome;
+    if (watch.wasFull) return withReason(outcome, 'the disk of the store is full');
+    for (const directory of [layout.resultTmp(id), layout.failedTree(id)]) {
+      const words = await fullDiskWords(join(directory, 'log'));
+      if (words !== undefined) return withReason(outcome, `its log says: ${words}`);
+    }
+    return outcome;
   }
 
   async #prepare(tmp: string, base: string | undefined, signal: AbortSignal): Promise<void> {
@@ -407,6 +412,10 @@ function stillHeld(holds: readonly TreeHold[]): StepOutcome {
     status: 'failed',
     message: `the step has ended, but its files could still be changed: it left open ${what}`,
   };
+}
+
+function withReason(failed: StepOutcome & { status: 'failed' }, reason: string): StepOutcome {
+  return { ...failed, message: `${failed.message} (${reason})` };
 }
 
 function makerOf(holder: LockHolder | undefined): string {

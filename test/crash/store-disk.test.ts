@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { errnoCode } from '../../src/errors.ts';
 import { chooseCopier } from '../../src/store/choose-copier.ts';
 import { createDirectoryStore, type DirectoryStoreOptions } from '../../src/store/directory-store.ts';
@@ -33,6 +34,7 @@ beforeEach(() => {
 });
 
 afterEach(() => {
+  vi.useRealTimers();
   for (const store of stores.splice(0)) store.close();
   for (const each of disks.splice(0)) each.remove();
 });
@@ -179,6 +181,43 @@ describe.skipIf(whyNoLoopDisks !== undefined)('a disk without any room', () => {
     expect(outcome).toEqual({
       status: 'failed',
       message: '"cc" failed with exit status 1 (the disk of the store is full)',
+    });
+  });
+
+  it('tells a step why it failed that made room again before it ended', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const store = await open(disk);
+    const outcome = await store.build(
+      { id: idOf('new'), base: undefined },
+      async () => {
+        const free = disk.fill();
+        await vi.advanceTimersByTimeAsync(1_000);
+        free();
+        return { status: 'failed', message: '"ld" failed with exit status 1' };
+      },
+      never,
+    );
+    expect(outcome).toMatchObject({
+      message: '"ld" failed with exit status 1 (the disk of the store is full)',
+    });
+  });
+
+  it('tells a step whose one file was too large for it what its log says', async () => {
+    const store = await open(disk);
+    const outcome = await store.build(
+      { id: idOf('new'), base: undefined },
+      (directory) => {
+        const large = join(directory, 'rootfs/large');
+        const { status, stderr } = spawnSync('fallocate', ['-l', '1G', large]);
+        rmSync(large);
+        writeFileSync(join(directory, 'log'), Buffer.concat([Buffer.alloc(100_000, 'x'), stderr]));
+        return Promise.resolve({ status: 'failed', message: `failed with exit status ${status}` });
+      },
+      never,
+    );
+    expect(disk.freeBytes()).toBeGreaterThan(2 ** 20);
+    expect(outcome).toMatchObject({
+      message: 'failed with exit status 1 (its log says: No space left on device)',
     });
   });
 
