@@ -49,7 +49,7 @@ async function holdsNow(directory: string): Promise<TreeHold[]> {
   if (isOwnDevice(directory) && !isTouched(statSync(directory).dev)) return [];
   const written = await openForWriting(directory);
   const writers = written.length === 0 ? [] : findWriters(directory, written);
-  const others = heldByUsers(directory).filter(({ path }) => !written.includes(path));
+  const others = (await heldByUsers(directory)).filter(({ path }) => !written.includes(path));
   return [...writers, ...others].slice(0, HOLDS_MAX);
 }
 
@@ -84,39 +84,68 @@ async function openForWriting(directory: string): Promise<string[]> {
 function findWriters(directory: string, paths: readonly string[]): TreeHold[] {
   const handles = processes().flatMap((pid) => handlesOf(pid).map((handle) => ({ pid, ...handle })));
   return paths.map((path) => {
-    const file = lstatSync(join(directory, path), { throwIfNoEntry: false });
-    const holder = handles.find(({ stat }) => file !== undefined && isSame(stat, file));
+    const file = fileAt(join(directory, path));
+    const holder = handles.find(({ stat }) => typeof file === 'object' && isSame(stat, file));
     return holder === undefined
       ? { path, pid: undefined, command: undefined }
       : { path, pid: holder.pid, command: commandOf(holder.pid) };
   });
 }
 
-function heldByUsers(directory: string): TreeHold[] {
+async function heldByUsers(directory: string): Promise<TreeHold[]> {
   const { dev } = statSync(directory);
-  return processes()
+  const held = processes()
     .filter((pid) => !isRoots(pid))
-    .flatMap((pid) =>
-      handlesOf(pid).flatMap((handle) => {
-        const path = handle.stat.dev === dev ? pathIn(directory, handle) : undefined;
-        return path === undefined ? [] : [{ path, pid, command: commandOf(pid) }];
-      }),
-    );
+    .flatMap((pid) => handlesOf(pid).map((handle) => ({ pid, handle })))
+    .filter(({ handle }) => handle.stat.dev === dev)
+    .map(({ pid, handle }) => ({ pid, ino: handle.stat.ino, path: pathIn(directory, handle) }));
+  const isDeep = held.some(({ path }) => path === TOO_DEEP);
+  const inodes = isDeep ? await inodesIn(directory) : new Set<number>();
+  return held.flatMap(({ pid, ino, path }) => {
+    const isIn = path === TOO_DEEP ? inodes.has(ino) : path !== undefined;
+    return isIn ? [{ path: String(path), pid, command: commandOf(pid) }] : [];
+  });
 }
+
+/** In place of a path that is longer than system calls take. */
+const TOO_DEEP = '(too deep for a path)';
 
 /**
  * Where in `directory` a file is that a process has: its mount namespace may have the tree elsewhere, so each end of that path is
- * tried. Undefined when it is not in it.
+ * tried. Undefined when it is not in it, TOO_DEEP when that cannot be told so.
  */
 function pathIn(directory: string, { stat, path: link }: Handle): string | undefined {
-  const names = (unlessEnded(() => readlinkSync(link)) ?? '').split('/');
+  const target = unlessTooDeep(() => unlessEnded(() => readlinkSync(link)) ?? '');
+  if (target === TOO_DEEP) return TOO_DEEP;
+  const names = target.split('/');
+  let isTooDeep = false;
   for (let start = 0; start <= names.length; start++) {
     const path = names.slice(start).join('/');
     if (path.split('/').includes('..')) continue;
-    const found = lstatSync(join(directory, path), { throwIfNoEntry: false });
-    if (found !== undefined && isSame(found, stat)) return path;
+    const found = fileAt(join(directory, path));
+    if (typeof found === 'object' && isSame(found, stat)) return path;
+    isTooDeep ||= found === TOO_DEEP;
   }
-  return undefined;
+  return isTooDeep ? TOO_DEEP : undefined;
+}
+
+function fileAt(path: string): Stats | typeof TOO_DEEP | undefined {
+  return unlessTooDeep(() => lstatSync(path, { throwIfNoEntry: false }));
+}
+
+function unlessTooDeep<T>(look: () => T): T | typeof TOO_DEEP {
+  try {
+    return look();
+  } catch (error) {
+    if (errnoCode(error) === 'ENAMETOOLONG') return TOO_DEEP;
+    throw error;
+  }
+}
+
+/** find goes down name by name. */
+async function inodesIn(directory: string): Promise<Set<number>> {
+  const { stdout } = await runCommand(['find', directory, '-xdev', '-printf', '%i\\n'], { okCodes: [0, 1] });
+  return new Set(stdout.split('\n').map(Number));
 }
 
 function isSame(one: Stats, other: Stats): boolean {
