@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 export type { BuildEvent } from './builder/build-event.ts';
 export type { BuildResult } from './builder/builder.ts';
 export type { Health } from './builder/healthcheck.ts';

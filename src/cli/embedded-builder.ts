@@ -9,7 +9,8 @@ import { parseSpec } from '../spec/parse-spec.ts';
 import type { ResultRecord, StoreUsage } from '../store/store.ts';
 import { composeBuildHost, type BuildHost } from './compose.ts';
 import { EventQueue } from './event-queue.ts';
-import { hostOptions, type HostChoices } from './host-options.ts';
+import type { HostChoices } from './host-choices.ts';
+import { hostOptions } from './host-options.ts';
 import { readContext } from './spec-inputs.ts';
 import { directoryOfResult } from './stored-result.ts';
 

@@ -1,6 +1,6 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -151,42 +151,48 @@ describe.skipIf(whyNoMounts !== undefined)('the library', () => {
     expect(mountsBelow(scratch.directory)).toEqual([]);
   });
 
-  it('its types are those of a package that another one uses', () => {
-    const consumer = mkdtempSync(join(root, 'dist/consumer-'));
-    try {
-      mkdirSync(join(consumer, 'node_modules'));
-      symlinkSync(root, join(consumer, 'node_modules/obuilder-fs'));
-      writeFileSync(
-        join(consumer, 'use.mts'),
-        `import { createBuilder, createMount, type BuildEvent, type Mount } from 'obuilder-fs';
-         const mount: Mount = await createMount({ prefixes: ['/usr/local'], cache: 'none' });
-         const builder = await createBuilder({ uid: 7000, prefixMode: 'bind', rsyncMode: 'hardlink' });
-         const build = builder.build('((from base))', { context: '.', secrets: { a: 'b' }, ids: 'v0.5' });
-         for await (const event of build) { const same: BuildEvent = event; void same; }
-         const result = await build.result;
-         // @ts-expect-error -- a failed build has no id
-         result.id;
-         await builder.close(); await mount.unmount({ force: true });`,
-      );
-      const flags = [
-        '--ignoreConfig',
-        '--noEmit',
-        '--strict',
-        '--module',
-        'nodenext',
-        '--target',
-        'es2023',
-        '--types',
-        'node',
-      ];
-      const tsc = spawnSync(join(root, 'node_modules/.bin/tsc'), [...flags, 'use.mts'], {
-        cwd: consumer,
-        encoding: 'utf8',
+  describe('its types, in a program that has the packed package', () => {
+    let consumer: string;
+
+    beforeAll(() => {
+      consumer = scratch.path('consumer');
+      const packages = join(consumer, 'node_modules');
+      mkdirSync(join(packages, 'obuilder-fs'), { recursive: true });
+      mkdirSync(join(packages, '@types'));
+      for (const name of ['@types/node', 'undici-types'])
+        symlinkSync(join(root, 'node_modules', name), join(packages, name));
+      execFileSync('npm', ['pack', '--silent', '--ignore-scripts', '--pack-destination', consumer], {
+        cwd: root,
       });
-      expect(tsc.stdout).toBe('');
-      expect(tsc.status).toBe(0);
-    } finally {
-      rmSync(consumer, { recursive: true });
-    }
+      const [archive = ''] = readdirSync(consumer).filter((name) => name.endsWith('.tgz'));
+      const into = ['-C', join(packages, 'obuilder-fs'), '--strip-components=1'];
+      execFileSync('tar', ['-xzf', join(consumer, archive), ...into]);
+      const program = `import { createBuilder, createMount, type BuildEvent, type Mount } from 'obuilder-fs';
+        const mount: Mount = await createMount({ prefixes: ['/usr/local'], cache: 'none' });
+        const builder = await createBuilder({ uid: 7000, prefixMode: 'bind', rsyncMode: 'hardlink' });
+        const build = builder.build('((from base))', { context: '.', secrets: { a: 'b' }, ids: 'v0.5' });
+        for await (const event of build) { const same: BuildEvent = event; void same; }
+        const result = await build.result;
+        // @ts-expect-error -- a failed build has no id
+        result.id;
+        // @ts-expect-error -- no such mode
+        await createBuilder({ prefixMode: 'bound' });
+        await builder.close(); await mount.unmount({ force: true });`;
+      writeFileSync(join(consumer, 'use.mts'), program);
+    });
+
+    it.each(['--module nodenext', '--module preserve --moduleResolution bundler'])(
+      'are complete with tsc %s',
+      (resolution) => {
+        const flags = ['--ignoreConfig', '--noEmit', '--strict', '--target', 'es2023', '--lib', 'es2023'];
+        const tsc = spawnSync(
+          join(root, 'node_modules/.bin/tsc'),
+          [...flags, ...resolution.split(' '), 'use.mts'],
+          { cwd: consumer, encoding: 'utf8' },
+        );
+        expect(tsc.stdout).toBe('');
+        expect(tsc.status).toBe(0);
+      },
+    );
   });
 });
