@@ -12,7 +12,7 @@ import { mountLoopDisk, type DiskKind } from './store/loop-disk.ts';
 import { openOldFlow } from './store/old-flow.ts';
 import { openStore } from './store/our-stores.ts';
 import { CACHED, judgeStore, OLD_FLOW } from './store/targets.ts';
-import { TREE_SIZES } from './store/tree.ts';
+import { TREE_SIZES, type TreeSizeName } from './store/tree.ts';
 import {
   checkHost,
   checkRuns,
@@ -30,7 +30,7 @@ const STEPS = 20;
 
 interface StoreArguments {
   runs: number | undefined;
-  size: 'small' | 'full';
+  size: TreeSizeName;
   sync: boolean;
   out: string | undefined;
 }
@@ -42,10 +42,10 @@ export const storeCommand: CommandModule<object, StoreArguments> = {
     yargs
       .option('runs', {
         type: 'number',
-        describe: `How often everything is measured (default ${RUNS_MIN}, or ${RUNS_SMALL} for the small size)`,
+        describe: `How often everything is measured (default ${RUNS_MIN}, or ${RUNS_SMALL} for a smaller size)`,
       })
       .option('size', {
-        choices: ['small', 'full'] as const,
+        choices: Object.keys(TREE_SIZES) as TreeSizeName[],
         default: 'full' as const,
         describe: 'How large the tree is',
       })
@@ -57,7 +57,7 @@ export const storeCommand: CommandModule<object, StoreArguments> = {
       .option('out', { type: 'string', describe: 'Directory for store.json (default: a new one)' }),
   handler: async (argv) => {
     checkHost('store');
-    const runs = checkRuns(argv.runs ?? (argv.size === 'small' ? RUNS_SMALL : RUNS_MIN), RUNS_MIN);
+    const runs = checkRuns(argv.runs ?? (argv.size === 'full' ? RUNS_MIN : RUNS_SMALL), RUNS_MIN);
     await withSurroundings(async (surroundings) => {
       const measured = await measure({ ...argv, runs }, surroundings);
       surroundings.progress.clear();
@@ -176,7 +176,7 @@ function publish({ runs, size, sync, out }: Chosen, { samples: all, disk, missin
   );
   console.log(describeReport({ samples, disk, missing, verdicts }));
   console.log(`\n${file}`);
-  if (size === 'small')
+  if (size !== 'full')
     console.log('The targets are for the full size: what a step costs besides its copy weighs more here.');
   if (runs < RUNS_MIN) console.log(`Fewer than ${RUNS_MIN} runs: a figure may be chance.`);
 }
