@@ -4,7 +4,7 @@ import { keepFailed, lookAtFailed } from '../builder/shell.ts';
 import { ObuilderError } from '../errors.ts';
 import type { BuildHost } from './compose.ts';
 import { printError } from './print-error.ts';
-import { isOnTerminal, shellExitCode, shellRequest } from './shell-request.ts';
+import { isOnTerminal, shellRequest } from './shell-request.ts';
 import { terminalText } from './terminal-text.ts';
 
 export const onFailureOption = {
@@ -49,5 +49,6 @@ async function keep(host: BuildHost, step: FailedStep): Promise<void> {
 async function openShell(host: BuildHost, step: FailedStep, signal: AbortSignal): Promise<void> {
   console.error(`obuilder-fs: ${terminalText(step.message)}`);
   console.error('obuilder-fs: a shell in the tree of the failed step, which is discarded afterwards');
-  shellExitCode(await lookAtFailed(host, step, shellRequest([], signal)));
+  const ending = await lookAtFailed(host, step, shellRequest([], signal));
+  if (ending.status === 'failed') console.error(`obuilder-fs: ${terminalText(ending.message)}`);
 }

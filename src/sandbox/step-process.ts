@@ -71,7 +71,14 @@ async function runOnTerminal(step: StepProcess, signal: AbortSignal): Promise<Pr
   const [command = '', ...args] = terminalCommand({ uid: step.user.uid, path }, step.argv);
   const env = { ...step.env, TERM: process.env['TERM'] ?? 'dumb' };
   const child = spawn(command, args, { cwd: '/', env, stdio: 'inherit' });
-  return await follow(child, step, signal, endScript);
+  // Where what it runs is stopped it stops as well, and with it the terminal: a program of the step's could do that.
+  const goOn = () => child.kill('SIGCONT');
+  process.on('SIGCHLD', goOn);
+  try {
+    return await follow(child, step, signal, endScript);
+  } finally {
+    process.off('SIGCHLD', goOn);
+  }
 }
 
 function start({ argv, env, stdin }: StepProcess, outputFd: number): ChildProcess {
@@ -122,11 +129,9 @@ function killGroup(child: ChildProcess): void {
   process.kill(-child.pid, 'SIGKILL');
 }
 
-/** It ends what it runs, then sets the terminal right again, so it must not be killed. What it runs can have stopped it. */
+/** It ends what it runs, then sets the terminal right again, so it must not be killed. */
 function endScript(child: ChildProcess): void {
-  if (hasEnded(child)) return;
-  child.kill('SIGTERM');
-  child.kill('SIGCONT');
+  if (!hasEnded(child)) child.kill('SIGTERM');
 }
 
 function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {

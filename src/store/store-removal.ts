@@ -3,7 +3,7 @@ import type { FileLock } from '../fs/file-lock.ts';
 import { describeHolder, holdersOf, tryLock } from './store-locks.ts';
 import { isDirectory, setAside, type StoreParts } from './store-parts.ts';
 import { sweepResults } from './store-recovery.ts';
-import { diskSpace, isForWantOfSpace } from './store-space.ts';
+import { isForWantOfSpace } from './store-space.ts';
 
 export type Removed = (id: string) => void;
 
@@ -48,11 +48,6 @@ export class ResultRemover {
     }
     await removal.end();
     return count;
-  }
-
-  async makeRoom(freeBytes: number, before: Date, removed?: Removed): Promise<number> {
-    const isShort = async () => (await diskSpace(this.#parts.layout.root)).freeBytes < freeBytes;
-    return await this.prune(before, isShort, removed);
   }
 
   /** What `prune` would take, in its order: taking one may leave the one that it was made from without others. */

@@ -39,6 +39,8 @@ export interface StoreUsage {
    */
   readonly sharedByResults: ReadonlyMap<string, number>;
   readonly caches: ReadonlyMap<string, number>;
+  /** What is kept of failed steps, by the ids that they would have had. */
+  readonly failed: ReadonlyMap<string, number>;
   /** All of the store, with what is being made; what hard links share counts once, what clones share each time. */
   readonly totalBytes: number;
 }

@@ -79,7 +79,13 @@ export function createMockStore(root: string): Store {
         })),
 
     usage: () =>
-      Promise.resolve({ results: new Map(), sharedByResults: new Map(), caches: new Map(), totalBytes: 0 }),
+      Promise.resolve({
+        results: new Map(),
+        sharedByResults: new Map(),
+        caches: new Map(),
+        failed: new Map(),
+        totalBytes: 0,
+      }),
 
     async build(request, fill, signal) {
       pathOf(request.id);

@@ -96,6 +96,9 @@ describe('the tree of a failed step', () => {
   it('goes before any result when room is made, the longest kept first, and with delete', async () => {
     const names = ['1', '2', '3'];
     for (const name of names) await keep(name);
+    const usage = await store.usage();
+    expect([...usage.failed.keys()].sort()).toEqual(names.map(idOf).sort());
+    expect([...usage.results.keys()]).toEqual([idOf('base')]);
     const removed: string[] = [];
     await store.delete(idOf('2'), (id) => removed.push(id));
     expect(removed).toEqual([idOf('2')]);

@@ -98,13 +98,13 @@ function warnShort({ freeBytes }: DiskSpace, wanted: number): void {
 async function whatWouldGo(store: Store, argv: PruneArguments): Promise<Pruned> {
   const before = await store.space();
   const wanted = argv.free === undefined ? Infinity : bytesOf(argv.free, before);
-  const { results, sharedByResults } = await store.usage();
+  const { results, sharedByResults, failed } = await store.usage();
   const ids: string[] = [];
   let { freeBytes } = before;
   for (const id of store.prunable(boundOf(argv))) {
     if (freeBytes >= wanted) break;
     ids.push(id);
-    freeBytes += (results.get(id) ?? 0) - (sharedByResults.get(id) ?? 0);
+    freeBytes += (results.get(id) ?? failed.get(id) ?? 0) - (sharedByResults.get(id) ?? 0);
     if (!argv.json) console.log(`Would remove ${id}`);
   }
   return { ids, before, after: { ...before, freeBytes: Math.min(freeBytes, before.totalBytes) } };

@@ -51,7 +51,7 @@ const showCommand: CommandModule<object, ShowArguments> = {
 
 const duCommand: CommandModule<object, ReportArguments> = {
   command: 'du',
-  describe: 'What results and caches take on disk, the largest first',
+  describe: 'What results, caches and the kept trees of failed steps take on disk, the largest first',
   builder: withReportFlags,
   handler: (argv) =>
     report(argv, async (store) => {
@@ -168,16 +168,17 @@ function detailLines({ children, ...rest }: ResultDetails): string {
     .join('\n');
 }
 
-function usageJson({ results, sharedByResults, caches, totalBytes }: StoreUsage) {
+function usageJson({ results, sharedByResults, caches, failed, totalBytes }: StoreUsage) {
   return {
     totalBytes,
     results: Object.fromEntries(results),
     sharedByResults: Object.fromEntries(sharedByResults),
     caches: Object.fromEntries(caches),
+    failed: Object.fromEntries(failed),
   };
 }
 
-function usageLines({ results, sharedByResults, caches, totalBytes }: StoreUsage): string[] {
+function usageLines({ results, sharedByResults, caches, failed, totalBytes }: StoreUsage): string[] {
   const shared = (name: string) => {
     const bytes = sharedByResults.get(name) ?? 0;
     return bytes === 0 ? '' : `, ${formatBytes(bytes)} of it shared`;
@@ -186,7 +187,12 @@ function usageLines({ results, sharedByResults, caches, totalBytes }: StoreUsage
     [...sizes]
       .sort(([, a], [, b]) => b - a)
       .map(([name, bytes]) => `${mebibytes(bytes)} ${kind} ${name}${shared(name)}`);
-  return [...lines('result', results), ...lines('cache ', caches), `${mebibytes(totalBytes)} in all`];
+  return [
+    ...lines('result', results),
+    ...lines('cache ', caches),
+    ...lines('failed', failed),
+    `${mebibytes(totalBytes)} in all`,
+  ];
 }
 
 function mebibytes(bytes: number): string {
