@@ -41,6 +41,8 @@ function meaningsOf(bytes: Readonly<Record<number, string>>): Uint8Array {
 }
 
 const NEWLINE_CODE = 0x0a;
+/** What some editors put before the text; to OBuilder it is an atom. */
+const BYTE_ORDER_MARK = [0xef, 0xbb, 0xbf];
 const RETURN_CODE = 0x0d;
 const QUOTE_CODE = 0x22;
 const BACKSLASH_CODE = 0x5c;
@@ -136,7 +138,9 @@ class Reader {
       throw this.#error(
         this.#tree.offset(node),
         'a second S-expression, where only one is expected',
-        'put everything in one list, or remove the rest',
+        BYTE_ORDER_MARK.every((byte, at) => this.#bytes[at] === byte)
+          ? 'the first is a byte order mark: save the file without it'
+          : 'put everything in one list, or remove the rest',
       );
     }
   }

@@ -69,17 +69,32 @@ const BEFORE_MAX = 40;
 const AFTER_MAX = 60;
 
 function underline({ source, start, end }: Line, offset: number, faultsEnd: number): string | undefined {
-  const from = Math.max(start, offset - BEFORE_MAX);
-  const to = Math.min(end, offset + AFTER_MAX);
+  const from = characterFrom(source, Math.max(start, offset - BEFORE_MAX), offset);
+  const to = characterFrom(source, Math.min(end, offset + AFTER_MAX), end);
   const before = `${from > start ? '…' : ''}${shown(source.slice(from, offset))}`;
   const fault = shown(source.slice(offset, Math.min(faultsEnd, to)));
   const after = `${shown(source.slice(Math.min(faultsEnd, to), to))}${to < end ? '…' : ''}`;
   if (`${before}${fault}${after}`.trim() === '') return undefined;
-  const carets = '^'.repeat(Math.max(1, fault.trimEnd().length));
-  return `  ${before}${fault}${after}\n  ${' '.repeat(before.length)}${carets}`.replaceAll(/ +$/gm, '');
+  const carets = '^'.repeat(Math.max(1, widthOf(fault.trimEnd())));
+  return `  ${before}${fault}${after}\n  ${' '.repeat(widthOf(before))}${carets}`.replaceAll(/ +$/gm, '');
 }
 
-/** As a terminal may show it: no control character gets through, and each character is as wide as a space. */
+/** The offset of the first character from `offset` on, so that none is cut in two. */
+function characterFrom(source: ByteString, offset: number, offsetMax: number): number {
+  let at = offset;
+  while (at < offsetMax && /[\x80-\xbf]/.test(source.charAt(at))) at++;
+  return at;
+}
+
+/** How many columns a terminal takes to show a text: two for East Asian characters and pictures, none for combining marks. */
+function widthOf(text: string): number {
+  return Array.from(text.replaceAll(WIDE, '  ').replaceAll(/\p{Mn}|\p{Me}/gu, '')).length;
+}
+
+const WIDE =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/gu;
+
+/** As a terminal may show it: no control character gets through, nor what is invisible or turns the direction of writing. */
 function shown(bytes: string): string {
-  return textOf(bytes as ByteString).replaceAll(/\p{Cc}/gu, ' ');
+  return textOf(bytes as ByteString).replaceAll(/\p{Cc}|\p{Cf}/gu, ' ');
 }

@@ -41,6 +41,14 @@ describe('refusals', () => {
     expect(refusal(source).message).toBe(message);
   });
 
+  it('tells of a byte order mark, which nobody sees', () => {
+    expect(refusal('\ufeff((from a))')).toMatchObject({
+      message: 'a.spec:1:2: a second S-expression, where only one is expected',
+      hint: 'the first is a byte order mark: save the file without it',
+    });
+    expect(refusal('x ((from a))').hint).toBe('put everything in one list, or remove the rest');
+  });
+
   it('quotes long pieces of the source only in part', () => {
     expect(refusal(`((from a) (${'x '.repeat(1000)}))`).message.length).toBeLessThan(200);
     expect(refusal(`((from a) ((${'x '.repeat(1000)})))`).message.length).toBeLessThan(200);
@@ -56,6 +64,10 @@ describe('refusals', () => {
       '((from a) (comment \x1b[31m "b" "c"))',
       ['  ((from a) (comment  [31m "b" "c"))', '            ^^^^^^^^^^^^^^^^^^^^^^^'],
     ],
+    ['((from "日本") (nope))', ['  ((from "日本") (nope))', '                  ^^^^']],
+    ['((from "e\u0301 👍") (nope))', ['  ((from "e\u0301 👍") (nope))', '                  ^^^^']],
+    ['((from a) (no\u202epe))', ['  ((from a) (no pe))', '             ^^^^^']],
+    [`((from "${'é'.repeat(40)}x") (nope))`, [`  …${'é'.repeat(17)}x") (nope))`, `${' '.repeat(25)}^^^^`]],
   ])('%j is shown with what is wrong underlined', (source, lines) => {
     expect(refusal(source).underlined?.split('\n')).toEqual(lines);
   });
