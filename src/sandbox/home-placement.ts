@@ -1,4 +1,4 @@
-import { chmod, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, lstat, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand } from '../os/exec.ts';
@@ -49,7 +49,7 @@ export interface HomePlacement {
   readonly kind: 'namespace' | 'moved' | 'redirected';
   /**
    * For a step of `uid`, which the caller has claimed.
-   * @throws {ObuilderError} HOME_IN_USE when something that is not ours is at the home path.
+   * @throws {ObuilderError} HOME_IN_USE when something that is not ours is at the home path; HOME_EXPOSED when it is moved to where others write.
    */
   place(rootfs: string, uid: number): Promise<PlacedHome>;
 }
@@ -79,10 +79,21 @@ export function createMovedHome(options: { homePath: string; journal: string }):
     async place(rootfs) {
       await putBackPlaced(options.journal);
       await ensurePlace(options.homePath);
+      await refuseSharedParent(options.homePath);
       const isNear = await onOneFileSystem(rootfs, dirname(options.homePath));
       return isNear ? placeByRename(rootfs, options) : placeByCopy(rootfs, options);
     },
   };
+}
+
+/** Its owner could put something else in its place there, and what a build user owns there is taken for a leftover. */
+async function refuseSharedParent(homePath: string): Promise<void> {
+  const parent = dirname(homePath);
+  const { uid, mode } = await stat(parent);
+  if (uid === 0 && (mode & 0o022) === 0) return;
+  throw new ObuilderError('HOME_EXPOSED', `${homePath}: others than root may write in ${parent}`, {
+    hint: 'choose another --home-path, in a directory of root alone',
+  });
 }
 
 /** Without namespaces, for several build users: the home path is a prefix too, of whole trees, which tells callers apart. */

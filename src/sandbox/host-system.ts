@@ -1,10 +1,7 @@
 import type { BuildUser, BuildUsers } from './build-users.ts';
 import type { StepPlaces } from './step-places.ts';
 
-/**
- * What Linux and macOS each do in their own way around a step, by files and commands of the system. Nothing but cli/compose.ts asks on which
- * of them it runs.
- */
+/** What Linux and macOS each do in their own way around a step, by files and commands of the system. cli/compose.ts chooses one. */
 export interface HostSystem {
   readonly users: BuildUsers;
 
@@ -39,7 +36,10 @@ export interface EnteredStep {
   readonly network: readonly string[];
 }
 
-/** With a system's own su, in front of its `su` argv up to the user's name. Not a login shell, and no startup file is read. */
+/**
+ * `su` is the argv of the system's own, up to the user's name. Bash alone would read ~/.bashrc where its input is a socket, as it is of whatever
+ * Node starts.
+ */
 export function suCommand(su: readonly string[], argv: readonly string[]): string[] {
   return [...su, '--norc', '-c', '--', 'exec "$@"', 'obuilder-fs-as-user', ...argv];
 }

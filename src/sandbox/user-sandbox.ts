@@ -47,9 +47,9 @@ export interface UserSandboxOptions {
  * Runs steps as build users, each one step at a time, also among the processes that share the state directory. On Linux each step has a
  * mount namespace of its own, where its tree is its home; on macOS the tree is moved there, or a mount shows it.
  *
- * Order of a step: claim a build user, if possible the one that the tree belongs to, end and clear what a killed run left, place the tree, show it as
- * the user's, point the prefix, run; then, whatever happened, end all of the uid's processes before anything is taken away again, and
- * give the uid back last.
+ * Order of a step: claim a build user, if possible the one that the tree belongs to, end and clear what a killed run left, place the tree,
+ * show it as the user's, point the prefix, run; then, whatever happened, end all of the uid's processes before anything is taken away
+ * again, and give the uid back last.
  */
 export function createUserSandbox(options: UserSandboxOptions): Sandbox {
   const { homePath, prefix, tmpPath = `${homePath}.tmp` } = options;

@@ -44,7 +44,7 @@ describe.skipIf(whyNoMounts !== undefined).each(['one file system', 'two file sy
       rootfs = path('result-tmp/id/rootfs');
       mkdirSync(path('homes'));
       if (where === 'two file systems')
-        runProgram(['mount', '-t', 'tmpfs', 'obuilder-fs-test', path('homes')]);
+        runProgram(['mount', '-t', 'tmpfs', '-o', 'mode=755', 'obuilder-fs-test', path('homes')]);
       mkdirSync(join(rootfs, 'd'), { recursive: true });
       writeFileSync(join(rootfs, 'd/file'), 'before');
       chownSync(rootfs, 7770, 7770);
@@ -82,6 +82,15 @@ describe.skipIf(whyNoMounts !== undefined).each(['one file system', 'two file sy
       expect(readFileSync(join(rootfs, 'd/file'), 'utf8')).toBe('before');
       await placed.takeBack();
       isEmptyPlace();
+    });
+
+    it.each([0o1777, 0o775])('where others may write, in mode %o, nothing is placed', async (mode) => {
+      chmodSync(path('homes'), mode);
+      await expect(homes.place(rootfs, 7770)).rejects.toMatchObject({
+        code: 'HOME_EXPOSED',
+        message: `${path('homes/mac7770')}: others than root may write in ${path('homes')}`,
+      });
+      expect(readFileSync(join(rootfs, 'd/file'), 'utf8')).toBe('before');
     });
 
     it('it goes away where its result is not being made any more', async () => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
+import { parseLoginPath } from '../../src/sandbox/linux-system.ts';
 import type { StepCommand } from '../../src/sandbox/sandbox.ts';
 import { loginArguments, loginEnv, outcomeOf } from '../../src/sandbox/step-login.ts';
 
@@ -78,6 +79,14 @@ test('a login has the environment of its user and nothing else', () => {
     TMPDIR: '/Users/mac1000.tmp',
   });
 });
+
+test.each([
+  ['ENV_SUPATH PATH=/sbin\nENV_PATH\tPATH=/usr/bin:/bin\n', '/usr/bin:/bin'],
+  [' ENV_PATH /opt/bin # ours\n', '/opt/bin'],
+  ['#ENV_PATH PATH=/usr/bin\nENV_PATHS /x\n', undefined],
+])('su takes its PATH from login.defs: %j', (loginDefs, path) =>
+  expect(parseLoginPath(loginDefs)).toBe(path),
+);
 
 test.each([
   [{ code: 1, signal: null }, 'failed with exit status 1'],
