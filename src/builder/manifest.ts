@@ -10,7 +10,7 @@ import {
   readSync,
   type Stats,
 } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { lstat, open, type FileHandle } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { errnoCode, ObuilderError } from '../errors.ts';
@@ -176,6 +176,8 @@ class TreeReader {
   /** What fails here fails again where it is reported. */
   async #touch(at: Buffer): Promise<void> {
     this.#toTouch--;
+    const stat = await lstat(at).catch(() => undefined);
+    if (stat?.isFile() !== true) return;
     const file = await open(at, SOURCE_FLAGS).catch(() => undefined);
     await file?.read(Buffer.allocUnsafe(SMALL_SIZE)).catch(() => undefined);
     await file?.close();
