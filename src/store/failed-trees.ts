@@ -80,9 +80,19 @@ export async function pruneFailedTrees(
   let count = 0;
   for (const { id, keptAt } of failedTrees(parts.layout)) {
     if (keptAt >= before || !(await wantsMore(count))) break;
-    if ((await removeFailedTree(parts, id)) !== 'removed') continue;
+    if (!(await isRemoved(parts, id))) continue;
     count++;
     removed(id);
   }
   return count;
+}
+
+/** One that cannot be removed must not keep the results from being removed; `store verify` tells of what is left of it. */
+async function isRemoved(parts: StoreParts, id: string): Promise<boolean> {
+  try {
+    return (await removeFailedTree(parts, id)) === 'removed';
+  } catch (error) {
+    if (errnoCode(error) === undefined) throw error;
+    return false;
+  }
 }

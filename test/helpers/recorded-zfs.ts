@@ -70,6 +70,7 @@ export class RecordedZfs {
     const about = args.at(-1) ?? '';
     if (action === 'get') return this.#clonesOf(about.replace(/@snap$/, '')).join(',');
     if (args.includes('name,mountpoint,mounted')) return this.#mounts();
+    if (about.endsWith('@snap')) return this.#namedSnapshot(about.replace(/@snap$/, ''));
     const depth = args.includes('-d') ? Number(args[args.indexOf('-d') + 1]) : 0;
     const names = args.includes('snapshot')
       ? this.#below(about, depth - 1)
@@ -77,6 +78,11 @@ export class RecordedZfs {
           .map((name) => `${name}@snap`)
       : this.#below(about, depth);
     return names.join('\n');
+  }
+
+  #namedSnapshot(dataset: string): string {
+    if (this.#content.has(dataset)) return `${dataset}@snap`;
+    throw new Refused(`cannot open '${dataset}@snap': dataset does not exist`);
   }
 
   #mounts(): string {

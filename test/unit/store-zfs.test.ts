@@ -107,6 +107,28 @@ describe('the commands', () => {
     expect(zfs.hasSnapshot(`${DATASET}/result/${idOf('base')}`)).toBe(true);
   });
 
+  it('of keeping what a failed step left and looking at it move its clone and clone that', async () => {
+    const store = await openStore();
+    await save(store, 'base');
+    const keep = async () => {
+      await store.keepFailed(idOf('step'));
+      return { status: 'failed', message: 'no' } as const;
+    };
+    await store.build({ id: idOf('step'), base: idOf('base') }, keep, never);
+    expect(changes('base', 'step').at(-1)).toBe('rename -f result-tmp/step result-tmp/failed-step');
+    for (const snapshots of [['snapshot result-tmp/failed-step@snap'], []]) {
+      await store.withCopy({ id: idOf('step') }, () => Promise.resolve({ status: 'ok' }), never);
+      expect(
+        changes('step').map((change) => change.replace(/[0-9a-f]{64}(-[0-9a-f-]{36})?/g, 'COPY')),
+      ).toEqual([
+        ...snapshots,
+        'clone result-tmp/failed-step@snap result-tmp/COPY',
+        'rename -f result-tmp/COPY result-tmp/.removed-COPY',
+        'destroy -r -f result-tmp/.removed-COPY',
+      ]);
+    }
+  });
+
   it('of deleting a result destroy those made from it first, as ZFS asks', async () => {
     const store = await openStore();
     await save(store, 'base');
