@@ -29,17 +29,18 @@ export async function openCacheCopy(
 ): Promise<{ directory: string; release(): Promise<void> }> {
   const escapedName = escapeCacheName(name);
   const { directory, lock } = await claimCopy(parts, escapedName);
+  let original: FileHandle | undefined;
   try {
-    const original = await copyCurrent(parts, escapedName, directory, signal);
+    original = await copyCurrent(parts, escapedName, directory, signal);
     if (owner !== undefined) await chown(directory, owner.uid, owner.gid);
     await parts.checkpoint('cache-copied');
+    const copy = { escapedName, directory, lock, original };
     let released: Promise<void> | undefined;
-    return {
-      directory,
-      release: () => (released ??= releaseCopy(parts, { escapedName, directory, lock, original })),
-    };
+    return { directory, release: () => (released ??= releaseCopy(parts, copy)) };
   } catch (error) {
-    await discard(parts.copier, directory, parts.layout.cachesTmp);
+    await original?.close();
+    // What cannot be removed now must not hide what went wrong; the next start removes it.
+    await discard(parts.copier, directory, parts.layout.cachesTmp).catch(() => undefined);
     lock.release();
     throw error;
   }

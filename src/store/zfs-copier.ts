@@ -1,4 +1,4 @@
-import { chmod, lstat, rename, rm } from 'node:fs/promises';
+import { chmod, lstat, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { runCommand, type CommandOptions, type CommandResult } from '../os/exec.ts';
@@ -107,7 +107,7 @@ class Zfs {
   async remove(directory: string): Promise<void> {
     const dataset = this.#datasetOf(directory);
     if (await this.#exists(dataset)) await this.#zfs('destroy', '-r', '-f', dataset); // refused while there are clones
-    await rm(directory, { recursive: true, force: true });
+    await removeDirectory(directory);
   }
 
   async sync(): Promise<void> {
