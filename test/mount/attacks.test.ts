@@ -66,7 +66,7 @@ function buildOperations(): void {
   if (existsSync(program)) return;
   execFileSync('mkdir', ['-m', '755', '-p', '/var/tmp/obuilder-fs-attacks']);
   program = '/var/tmp/obuilder-fs-attacks/attack-operations';
-  const source = fileURLToPath(new URL('attack-operations.c', import.meta.url));
+  const source = fileURLToPath(new URL('../helpers/attack-operations.c', import.meta.url));
   execFileSync('cc', ['-O2', '-Wno-unused-result', '-o', program, source]);
 }
 

@@ -145,7 +145,7 @@ describe.skipIf(whyNoMounts !== undefined)('a hostile step among others', () => 
 
   beforeAll(async () => {
     scratch = await createScratchPool();
-    const source = fileURLToPath(new URL('attack-operations.c', import.meta.url));
+    const source = fileURLToPath(new URL('../helpers/attack-operations.c', import.meta.url));
     execFileSync('cc', ['-O2', '-Wno-unused-result', '-o', scratch.path('context/attack'), source]);
     writeFileSync(scratch.path('context/server.pl'), SERVER);
     writeFileSync(scratch.path('context/client.pl'), CLIENT);
