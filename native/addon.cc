@@ -1,5 +1,6 @@
 // The Node side: JavaScript starts and ends mounts here, and no file-system request ever comes this way.
 
+#include <fcntl.h>
 #include <napi.h>
 #include <sys/file.h>
 
@@ -13,21 +14,22 @@
 #include "caller_trees.h"
 #include "capabilities.h"
 #include "idmap.h"
+#include "js_answer.h"
 #include "js_values.h"
 #include "session.h"
 #include "tree_clone.h"
 #include "tree_usage.h"
 #include "tree_writers.h"
+#include "unique_fd.h"
 
 namespace obfs {
 
 namespace {
 
-/** A mount of this environment and how JavaScript hears of its end. */
+/** A mount of this environment. */
 struct Mount {
   std::string prefix;
   std::unique_ptr<Session> session;
-  Napi::ThreadSafeFunction ended;
 };
 
 /** What one environment (main thread or worker) has under way: mounts and clones left when it ends are ended with it. */
@@ -69,10 +71,10 @@ Session::Options session_options(const Napi::Object& given) {
 }
 
 /** Runs in the JavaScript thread once the loop has ended. */
-void finish_mount(Napi::Env env, Napi::Function callback, Environment* environment, Mount* mount) {
+void finish_mount(Napi::Function callback, Environment* environment, Mount* mount) {
   environment->mounts.erase(mount);
   delete mount;
-  if (env != nullptr && callback != nullptr) callback.Call({});
+  callback.Call({});
 }
 
 /** startMount(options, onEnded): mounts and serves; throws a system error when it cannot. */
@@ -86,14 +88,13 @@ void start_mount(const Napi::CallbackInfo& info) {
   auto session = Session::start(options, failure);
   if (session == nullptr) throw system_error(env, failure.error, failure.syscall, failure.path);
   auto* const environment = env.GetInstanceData<Environment>();
-  auto* const mount = new Mount{options.prefix, std::move(session), {}};
-  mount->ended = Napi::ThreadSafeFunction::New(env, info[1].As<Napi::Function>(), "obuilder-fs mount", 0, 1);
+  auto* const mount = new Mount{options.prefix, std::move(session)};
   environment->mounts.insert(mount);
-  mount->session->serve([ended = mount->ended, environment, mount]() mutable {
-    ended.BlockingCall([environment, mount](Napi::Env js, Napi::Function callback) {
-      finish_mount(js, callback, environment, mount);
+  const auto ended = JsAnswer::create(env, info[1].As<Napi::Function>(), "obuilder-fs mount");
+  mount->session->serve([ended, environment, mount] {
+    ended->call([environment, mount](Napi::Env, Napi::Function callback) {
+      finish_mount(callback, environment, mount);
     });
-    ended.Release();
   });
 }
 
@@ -193,27 +194,39 @@ Napi::Value flock_try(const Napi::CallbackInfo& info) {
   throw system_error(info.Env(), errno, "flock", "");
 }
 
+Napi::Function no_function(Napi::Env env) {
+  return Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
+}
+
+int flock_patiently(int fd, int operation) {
+  while (flock(fd, operation) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
 // flockWait(fd, exclusive, keepsProcess): resolves once the lock is held. On a thread of its own: Node's pool has four, and a lock
 // may be waited for as long as a build takes. Without keepsProcess the wait alone does not keep the process from ending.
 Napi::Value flock_wait(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int operation = flock_operation(info);
-  const int fd = info[0].As<Napi::Number>();
+  // The lock belongs to the open file, so to both descriptors of it. This one outlives a worker that ends meanwhile.
+  const auto file = std::make_shared<UniqueFd>(fcntl(info[0].As<Napi::Number>(), F_DUPFD_CLOEXEC, 0));
+  if (!file->is_open()) throw system_error(env, errno, "fcntl", "");
   const auto promise = std::make_shared<Napi::Promise::Deferred>(env);
-  const auto nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
-  auto settle = Napi::ThreadSafeFunction::New(env, nothing, "flock", 0, 1);
-  if (info.Length() < 3 || !info[2].ToBoolean()) settle.Unref(env);
-  std::thread([fd, operation, promise, settle]() mutable {
-    int error = 0;
-    while (flock(fd, operation) != 0 && (error = errno) == EINTR) error = 0;
-    const napi_status told = settle.BlockingCall([promise, error](Napi::Env js, Napi::Function) {
+  const auto settle = JsAnswer::create(env, no_function(env), "flock");
+  if (info.Length() < 3 || !info[2].ToBoolean()) settle->keep_no_process(env);
+  std::thread([file, operation, promise, settle] {
+    const int error = flock_patiently(file->get(), operation);
+    const auto tell = [file, promise, error](Napi::Env js, Napi::Function) {
       if (error == 0) {
         promise->Resolve(js.Undefined());
       } else {
         promise->Reject(system_error(js, error, "flock", "").Value());
       }
-    });
-    if (told != napi_closing) settle.Release();  // after closing it is not ours to touch
+      *file = UniqueFd();  // before anybody hears: from then on the lock goes with the caller's own
+    };
+    settle->call(tell, [file] { flock(file->get(), LOCK_UN); });
   }).detach();
   return promise->Promise();
 }
@@ -282,12 +295,11 @@ Napi::Value start_clone(const Napi::CallbackInfo& info) {
   const auto control = std::make_shared<CloneControl>(info[2].As<Napi::Boolean>().Value());
   const auto promise = std::make_shared<Napi::Promise::Deferred>(env);
   auto* const environment = env.GetInstanceData<Environment>();
-  const auto nothing = Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
-  auto settle = Napi::ThreadSafeFunction::New(env, nothing, "obuilder-fs clone", 0, 1);
+  const auto settle = JsAnswer::create(env, no_function(env), "obuilder-fs clone");
   environment->clones.insert(control);
-  std::thread([source, target, control, promise, environment, settle]() mutable {
+  std::thread([source, target, control, promise, environment, settle] {
     const auto failure = clone_tree(source, target, *control);
-    const napi_status told = settle.BlockingCall([=](Napi::Env js, Napi::Function) {
+    settle->call([=](Napi::Env js, Napi::Function) {
       environment->clones.erase(control);
       if (failure) {
         promise->Reject(system_error(js, failure->error, failure->syscall, failure->path).Value());
@@ -295,7 +307,6 @@ Napi::Value start_clone(const Napi::CallbackInfo& info) {
         promise->Resolve(js.Undefined());
       }
     });
-    if (told != napi_closing) settle.Release();  // after closing it is not ours to touch
   }).detach();
   return clone_handle(env, control, promise->Promise());
 }

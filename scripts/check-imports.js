@@ -31,7 +31,7 @@ const seesOnlyInterfaces = ['builder', 'worker'];
 const namesImplementations = 'cli/compose.ts';
 const treeCopier = 'store/tree-copier.ts';
 
-const knowNode = /^(addon\.cc|(session|js_values)\.(h|cc))$/;
+const knowNode = /^(addon\.cc|(session|js_answer|js_values)\.(h|cc))$/;
 const knowLibfuse = /^((session|fuse_ops)\.(h|cc)|(kernel_io|mount)_\w+\.cc)$/;
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) main();
@@ -182,7 +182,7 @@ function checkNative(native) {
 
 function whyNotInclude(file, header, includes) {
   if (isNodes(header) && !knowNode.test(file)) {
-    return 'only addon.cc, session and js_values know of Node; the rest is tested without it';
+    return 'only addon.cc, session, js_answer and js_values know of Node; the rest is tested without it';
   }
   if (isLibfuses(header, includes) && !knowLibfuse.test(file)) {
     return 'only session, fuse_ops, kernel_io and mount_* know of libfuse; the rest is tested without it';

@@ -97,7 +97,12 @@ const wrong: [what: string, file: string, text: string, why: string][] = [
   ['errors on something', 'src/errors.ts', `import '../src/os/exec.ts';`, 'errors may import only'],
   ['source on tests', 'src/fs/mount.ts', `import '../../test/helpers/x.ts';`, 'must not need tests'],
   ['an unknown folder', 'src/util/x.ts', `import '../errors.ts';`, 'util is no folder that the rules know'],
-  ['Node in the core', 'native/inode_table.cc', '#include <napi.h>', 'only addon.cc, session and js_values'],
+  [
+    'Node in the core',
+    'native/inode_table.cc',
+    '#include <napi.h>',
+    'only addon.cc, session, js_answer and js_values',
+  ],
   [
     'libfuse in the core',
     'native/tree.h',
