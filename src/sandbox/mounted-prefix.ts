@@ -1,5 +1,5 @@
 import { chownSync, lstatSync, mkdirSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { opendir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode, ObuilderError } from '../errors.ts';
 import { leasePrefix, type PrefixLease, type PrefixLeaseRequest } from '../fs/mount-supervisor.ts';
@@ -47,7 +47,7 @@ export function createMountedPrefix(request: PrefixLeaseRequest): MountedPrefix 
       return {
         treeDoor: door,
         lost,
-        isLost: () => mount.isLost(),
+        isLost: () => hasDied(mount),
         close() {
           clearScoreboardEntry(request.scoreboard, String(uid));
           return Promise.resolve();
@@ -71,13 +71,30 @@ function ensureTree(rootfs: string, subdirectory: string): void {
   chownSync(tree, uid, gid);
 }
 
+/** What a call ends with whose mount process dies, before or while it is answered (the last one: by io_uring). */
+const CUT_OFF = new Set(['ENOTCONN', 'ECONNABORTED', 'ECANCELED']);
+
+function isCutOff(error: unknown): boolean {
+  return CUT_OFF.has(errnoCode(error) ?? '');
+}
+
+/** A killed process is cut off a moment before its lock is free, so the mount is asked: opening a directory always asks the process. */
+async function hasDied(mount: PrefixLease): Promise<boolean> {
+  try {
+    await (await opendir(mount.record.prefix)).close();
+  } catch (error) {
+    if (isCutOff(error)) return true;
+  }
+  return mount.isLost();
+}
+
 /** A mount that died is told by `lost`; anything else wrong with the tree is told here, before the step meets it. */
 async function checkDoor(door: string, mount: PrefixLease): Promise<void> {
   try {
     await stat(door);
   } catch (cause) {
     // Its connection is cut a moment before a killed process is seen to be gone.
-    if (errnoCode(cause) === 'ENOTCONN' || errnoCode(cause) === 'ECONNABORTED') await untilLost(mount);
+    if (isCutOff(cause)) await untilLost(mount);
     if (mount.isLost()) return;
     throw new ObuilderError(
       'TREE_UNUSABLE',

@@ -19,7 +19,7 @@ export interface OpenPrefixView {
   /** Fires when the mount died: what the step saw since cannot be trusted. */
   readonly lost: AbortSignal;
   /** Whether it has died by now: `lost` follows a moment later. To be asked before a result is taken. */
-  isLost(): boolean;
+  isLost(): Promise<boolean>;
   close(): Promise<void>;
 }
 

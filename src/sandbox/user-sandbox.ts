@@ -200,10 +200,15 @@ async function runAtHome(host: Host, step: ShownStep): Promise<StepOutcome> {
   try {
     const views = [home.view, view].filter((one) => one !== undefined);
     const stop = AbortSignal.any([signal, ...views.map(({ lost }) => lost)]);
-    const outcome = await withTmpDirectory(stepTmpOf(host, user), (tmpDirectory) =>
-      runPlaced(host, { ...step, tmpDirectory, view, signal: stop }),
-    );
-    return views.some((one) => one.isLost()) ? mountLost(host, step) : outcome;
+    const [ran] = await Promise.allSettled([
+      withTmpDirectory(stepTmpOf(host, user), (tmpDirectory) =>
+        runPlaced(host, { ...step, tmpDirectory, view, signal: stop }),
+      ),
+    ]);
+    const areLost = await Promise.all(views.map((one) => one.isLost()));
+    if (areLost.includes(true)) return mountLost(host, step); // whatever else it says
+    if (ran.status === 'rejected') throw ran.reason;
+    return ran.value;
   } finally {
     await view?.close();
   }

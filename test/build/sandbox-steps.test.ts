@@ -459,7 +459,7 @@ describe.skipIf(whyNoTestUsers !== undefined)('steps as a real build user', () =
           return Promise.resolve({
             treeDoor: join(tree, 'local'),
             lost: lost.signal,
-            isLost: () => lost.signal.aborted,
+            isLost: () => Promise.resolve(lost.signal.aborted),
             close,
           });
         },
