@@ -2,12 +2,15 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "result.h"
 
 struct fuse_session;
 
 namespace obfs {
+
+class RequestRings;
 
 /**
  * What the kernel offers and libfuse before 3.17 neither asks for nor tells of, done on the requests and replies themselves as
@@ -17,6 +20,7 @@ namespace obfs {
  * - HANDLE_KILLPRIV_V2: without it every write(2) asks for the file's capabilities first. With it the set-id bits of a file that
  *   is written to or truncated are ours to clear, where the request says so.
  * - PASSTHROUGH, where it is wanted: reads and writes of an open file go to the backing file at once, and come here no more.
+ * - OVER_IO_URING, where root has enabled it: see RequestRings.
  *
  * What the kernel does not offer is not asked for, and elsewhere nothing is changed. One for a session, which it must outlive.
  */
@@ -24,6 +28,9 @@ class KernelIo {
  public:
   /** To be called between mounting and serving. */
   Status attach(fuse_session* session, bool wants_passthrough);
+
+  /** To be called when the session's loop has ended and its mount is gone: no request is being handled after that. */
+  void end() { rings.reset(); }
 
   /** Whether the kernel passes reads and writes through, as far as it can. */
   bool passes_through() const { return grants_passthrough; }
@@ -44,6 +51,7 @@ class KernelIo {
   std::atomic<uint32_t> offered_more = 0;  ///< those from the 32nd on
   bool wants_passthrough = false;
   std::atomic<bool> grants_passthrough = false;
+  std::shared_ptr<RequestRings> rings;  ///< where requests come by them
 
  private:
   [[maybe_unused]] int device_ = -1;  ///< the session's, which closes it; Linux only

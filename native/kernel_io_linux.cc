@@ -5,11 +5,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "fuse_ops.h"
+#include "request_rings.h"
 
 namespace obfs {
 
@@ -19,6 +21,7 @@ constexpr uint32_t kWanted = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2;
 
 // Linux 6.9, later than the headers that we build with.
 constexpr uint32_t kPassthrough = 1U << (37 - 32);
+constexpr uint32_t kOverIoUring = 1U << (41 - 32);  // 6.14
 constexpr uint32_t kOpenPassthrough = 1U << 7;
 struct BackingMap {
   int32_t fd;
@@ -29,7 +32,7 @@ constexpr unsigned long kBackingOpen = _IOW(229, 1, BackingMap);
 constexpr unsigned long kBackingClose = _IOW(229, 2, uint32_t);
 
 /** The words of the reply to INIT. */
-enum InitWord { kFlags = 3, kMoreFlags = 8, kMostStacked = 9, kInitWords = 16 };
+enum InitWord { kFlags = 3, kMaxWrite = 5, kMaxPages = 7, kMoreFlags = 8, kMostStacked = 9, kInitWords = 16 };
 
 thread_local bool clears_set_ids = false;
 thread_local int32_t backing_to_reply = 0;
@@ -65,12 +68,16 @@ bool asks_to_clear_set_ids(const fuse_in_header& header, ssize_t size) {
   return false;
 }
 
+void note_request(const void* request, size_t size) {
+  clears_set_ids = asks_to_clear_set_ids(*static_cast<const fuse_in_header*>(request), static_cast<ssize_t>(size));
+}
+
 ssize_t read_request(int fd, void* buffer, size_t size, void* user_data) {
   const ssize_t got = read(fd, buffer, size);
   if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
   const auto& header = *static_cast<const fuse_in_header*>(buffer);
   if (header.opcode == FUSE_INIT) note_offer(kernel_io_of(user_data), header, got);
-  clears_set_ids = asks_to_clear_set_ids(header, got);
+  note_request(buffer, static_cast<size_t>(got));
   return got;
 }
 
@@ -82,11 +89,34 @@ bool is_init_reply(const KernelIo& io, const iovec* parts, int count) {
 
 void ask_for_more(KernelIo& io, uint32_t* reply) {
   reply[kFlags] |= kWanted & io.offered;
-  if (!io.wants_passthrough || (io.offered_more & kPassthrough) == 0) return;
-  reply[kFlags] |= FUSE_INIT_EXT;
-  reply[kMoreFlags] |= kPassthrough;
-  reply[kMostStacked] = 1;
-  io.grants_passthrough = true;
+  uint32_t more = 0;
+  if (io.wants_passthrough && (io.offered_more & kPassthrough) != 0) {
+    more |= kPassthrough;
+    reply[kMostStacked] = 1;
+    io.grants_passthrough = true;
+  }
+  if ((io.offered_more & kOverIoUring) != 0 && RequestRings::fit_this_machine()) more |= kOverIoUring;
+  if (more != 0) reply[kFlags] |= FUSE_INIT_EXT;
+  reply[kMoreFlags] |= more;
+}
+
+/** The kernel's own sum of what a request or reply may have besides its headers. */
+size_t most_payload(const uint32_t* init_reply) {
+  uint16_t pages;
+  memcpy(&pages, init_reply + kMaxPages, sizeof pages);
+  return std::max<size_t>({FUSE_MIN_READ_BUFFER, init_reply[kMaxWrite], pages * static_cast<size_t>(getpagesize())});
+}
+
+ssize_t send_init_reply(KernelIo& io, fuse_session* session, int fd, const iovec* parts, int count) {
+  auto* const reply = static_cast<uint32_t*>(parts[1].iov_base);
+  ask_for_more(io, reply);
+  io.init_request = 0;
+  const ssize_t sent = writev(fd, parts, count);
+  if (sent > 0 && (reply[kMoreFlags] & kOverIoUring) != 0) {
+    io.rings = std::make_shared<RequestRings>(session, fd, note_request);
+    io.rings->start(most_payload(reply));
+  }
+  return sent;
 }
 
 /** The reply to OPEN ends with what was opened, that to CREATE too. */
@@ -97,14 +127,15 @@ void name_backing(const iovec& reply, int32_t backing) {
 }
 
 ssize_t send_reply(int fd, iovec* parts, int count, void* user_data) {
-  KernelIo& io = kernel_io_of(user_data);
-  if (is_init_reply(io, parts, count)) {
-    ask_for_more(io, static_cast<uint32_t*>(parts[1].iov_base));
-    io.init_request = 0;
-  }
+  auto& service = *static_cast<FuseService*>(user_data);
+  KernelIo& io = service.kernel_io;
+  if (is_init_reply(io, parts, count)) return send_init_reply(io, service.session, fd, parts, count);
   const int32_t backing = std::exchange(backing_to_reply, 0);
   if (backing != 0 && count >= 2 && parts[1].iov_len >= sizeof(fuse_open_out)) name_backing(parts[1], backing);
-  return writev(fd, parts, count);
+  if (!RequestRings::take_reply(parts, count)) return writev(fd, parts, count);
+  ssize_t taken = 0;
+  for (int i = 0; i < count; ++i) taken += static_cast<ssize_t>(parts[i].iov_len);
+  return taken;
 }
 
 }  // namespace

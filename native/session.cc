@@ -128,6 +128,7 @@ void Session::loop(const std::function<void()>& ended) {
   fuse_session_loop_mt(service_->session, config);
   fuse_loop_cfg_destroy(config);
   fuse_session_unmount(service_->session);
+  service_->kernel_io.end();
   fuse_session_destroy(service_->session);
   service_->session = nullptr;
   {

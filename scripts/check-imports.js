@@ -32,7 +32,7 @@ const namesImplementations = 'cli/compose.ts';
 const treeCopier = 'store/tree-copier.ts';
 
 const knowNode = /^(addon\.cc|(session|js_answer|js_values)\.(h|cc))$/;
-const knowLibfuse = /^((session|fuse_ops)\.(h|cc)|(kernel_io|mount)_\w+\.cc)$/;
+const knowLibfuse = /^((session|fuse_ops)\.(h|cc)|(kernel_io|mount|request_rings)_\w+\.cc)$/;
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) main();
 
@@ -185,7 +185,7 @@ function whyNotInclude(file, header, includes) {
     return 'only addon.cc, session, js_answer and js_values know of Node; the rest is tested without it';
   }
   if (isLibfuses(header, includes) && !knowLibfuse.test(file)) {
-    return 'only session, fuse_ops, kernel_io and mount_* know of libfuse; the rest is tested without it';
+    return 'only session, fuse_ops, kernel_io, mount_* and request_rings know of libfuse; the rest is tested without it';
   }
   if (knowNode.test(file) || knowLibfuse.test(file)) return undefined;
   const chain = chainToForeign(header, includes, []);

@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { setIoUring } from '../../scripts/bench/fs/io-uring.ts';
 import {
   asUid,
   createScratchMount,
@@ -31,16 +32,20 @@ const PROCESSES_PER_UID = 2;
 const isLong = process.env['OBUILDER_FS_LONG'] === '1';
 const SECONDS = isLong ? 300 : 10;
 const configurations = isLong
-  ? ['auto', 'none'].flatMap((cache) => ['handles', 'paths'].map((backing) => ({ cache, backing })))
+  ? ['auto', 'none'].flatMap((cache) =>
+      ['handles', 'paths'].flatMap((backing) =>
+        [true, false].map((byIoUring) => ({ cache, backing, byIoUring })),
+      ),
+    )
   : [
-      { cache: 'auto', backing: 'handles' },
-      { cache: 'none', backing: 'paths' },
+      { cache: 'auto', backing: 'handles', byIoUring: false },
+      { cache: 'none', backing: 'paths', byIoUring: true },
     ];
 
 describe.skipIf(whyNoMounts !== undefined)('isolation under stress', () => {
   it.each(configurations)(
-    'callers who share every name meet their own current tree alone, while links are rewritten: --cache=$cache --backing=$backing',
-    async ({ cache, backing }) => {
+    'callers who share every name meet their own current tree alone, while links are rewritten: --cache=$cache --backing=$backing, io_uring: $byIoUring',
+    async ({ cache, backing, byIoUring }) => {
       const seed = Number(process.env['OBUILDER_FS_SEED'] ?? Date.now() % 1_000_000);
       console.log(`isolation seed ${seed} (replay with OBUILDER_FS_SEED=${seed})`);
       const scratch = createScratchMount();
@@ -48,7 +53,12 @@ describe.skipIf(whyNoMounts !== undefined)('isolation under stress', () => {
         const worker = buildWorker(scratch);
         makeTrees(scratch);
         const history = makeHistory(scratch);
-        scratch.mount(`--cache=${cache}`, `--backing=${backing}`);
+        const ioUring = setIoUring(byIoUring);
+        try {
+          scratch.mount(`--cache=${cache}`, `--backing=${backing}`);
+        } finally {
+          ioUring.setBack();
+        }
         const work = [...uids.flatMap((uid) => Array(PROCESSES_PER_UID).fill(uid) as number[]), unmapped];
         const said = await Promise.all([
           runWorker([

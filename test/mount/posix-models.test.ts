@@ -32,7 +32,7 @@ describe.skipIf(whyNoMounts !== undefined)(
       expect(outcome).toBe('ok');
     });
 
-    describe.each<Serving>(servings)('--backing=$backing --cache=$cache', (serving) => {
+    describe.each<Serving>(servings)('--backing=$backing --cache=$cache, io_uring: $byIoUring', (serving) => {
       let mounted: MountedFolder;
       beforeAll(() => {
         mounted = mountFolder(serving);

@@ -51,13 +51,13 @@ describe.skipIf(!canRun)('POSIX', () => {
     }
   });
 
-  describe.each<Serving>(servings)('--backing=$backing --cache=$cache', ({ backing, cache }) => {
+  describe.each<Serving>(servings)('--backing=$backing --cache=$cache, io_uring: $byIoUring', (serving) => {
     const short = isLong ? names : names.filter((name) => name !== BIG);
     const pattern = isLong ? '*' : WITHOUT_BIG;
-    const [inShared, inTree] = cache === 'auto' ? [short, names] : [short, short];
+    const [inShared, inTree] = serving.cache === 'auto' ? [short, names] : [short, short];
     let mounted: MountedFolder;
     beforeAll(() => {
-      mounted = mountFolder({ backing, cache });
+      mounted = mountFolder(serving);
     });
     afterAll(() => mounted.scratch.close());
 
@@ -75,7 +75,7 @@ describe.skipIf(!canRun)('POSIX', () => {
   });
 
   it('--backing=descriptors passes the same tests in the shared root', () => {
-    const mounted = mountFolder({ backing: 'descriptors', cache: 'auto' });
+    const mounted = mountFolder({ backing: 'descriptors', cache: 'auto', byIoUring: false });
     try {
       const failed = [...suite(mounted.folder, { pattern: WITHOUT_BIG })].filter(([, why]) => why !== 'ok');
       expect(failed).toEqual([]);

@@ -1,22 +1,27 @@
 import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { setIoUring } from '../../scripts/bench/fs/io-uring.ts';
 import { createScratchMount, mainProgram, type ScratchMount } from '../helpers/scratch-mount.ts';
 
 /** A way of serving a prefix. */
 export interface Serving {
   readonly backing: 'handles' | 'paths' | 'descriptors';
   readonly cache: 'auto' | 'none';
+  /** Whether requests come by io_uring, where the kernel has that. */
+  readonly byIoUring: boolean;
 }
 
-/** Short runs take each backing and each cache once. */
+/** Short runs take each backing, each cache and each way of the requests once. */
 export const servings: readonly Serving[] =
   process.env['OBUILDER_FS_LONG'] === '1'
     ? (['handles', 'paths'] as const).flatMap((backing) =>
-        (['auto', 'none'] as const).map((cache) => ({ backing, cache })),
+        (['auto', 'none'] as const).flatMap((cache) =>
+          [true, false].map((byIoUring) => ({ backing, cache, byIoUring })),
+        ),
       )
     : [
-        { backing: 'handles', cache: 'auto' },
-        { backing: 'paths', cache: 'none' },
+        { backing: 'handles', cache: 'auto', byIoUring: true },
+        { backing: 'paths', cache: 'none', byIoUring: false },
       ];
 
 /** A served folder of root's and everybody's (entries `0` and `default`), empty and open to all, with devices. */
@@ -29,13 +34,21 @@ export interface MountedFolder {
   readonly asTreeRoot: (argv: string[]) => string[];
 }
 
-export function mountFolder({ backing, cache }: Serving): MountedFolder {
+export function mountFolder({ backing, cache, byIoUring }: Serving): MountedFolder {
   const scratch = createScratchMount();
   const tree = scratch.path('everybody');
   for (const made of [tree, join(tree, 'local')]) mkdirSync(made);
   chmodSync(join(tree, 'local'), 0o777);
   for (const entry of [0, 'default']) scratch.point(entry, tree);
-  scratch.mount(`--backing=${backing}`, `--cache=${cache}`, ...['-o', 'allow_other,default_permissions,dev']);
+  const ioUring = setIoUring(byIoUring);
+  try {
+    scratch.mount(
+      ...[`--backing=${backing}`, `--cache=${cache}`],
+      ...['-o', 'allow_other,default_permissions,dev'],
+    );
+  } finally {
+    ioUring.setBack();
+  }
   return {
     scratch,
     folder: scratch.prefix,

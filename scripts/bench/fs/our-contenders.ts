@@ -15,6 +15,7 @@ import {
 import { treeDoor } from '../../../src/fs/tree-door.ts';
 import { unmountNow } from '../scratch.ts';
 import { CALLERS } from './data-set.ts';
+import { setIoUring } from './io-uring.ts';
 import type { CallerNumber, Contender } from './contender.ts';
 import { asCaller } from './plain-contenders.ts';
 
@@ -26,6 +27,8 @@ interface Serving {
   readonly entered: 'tree' | 'shared';
   readonly cache: 'auto' | 'none';
   readonly backing: 'handles' | 'paths';
+  /** Whether requests come by io_uring where the kernel has that, rather than by the device. */
+  readonly byIoUring: boolean;
 }
 
 const WAYS = [
@@ -35,14 +38,20 @@ const WAYS = [
   { name: 'none-shared', description: 'the prefix, names not cached', entered: 'shared', cache: 'none' },
 ] as const;
 
-/** Ours in every way that it can be met, on both backings: the plain names are those on file handles. */
-export const ourContenders: readonly Contender[] = (['handles', 'paths'] as const).flatMap((backing) =>
+const MEANS = [
+  { suffix: '', description: '', backing: 'handles', byIoUring: true },
+  { suffix: '-paths', description: ', on paths', backing: 'paths', byIoUring: true },
+  { suffix: '-device', description: ', without io_uring', backing: 'handles', byIoUring: false },
+] as const;
+
+/** Ours in every way that it can be met, by several means: the plain names are those on file handles, by io_uring. */
+export const ourContenders: readonly Contender[] = MEANS.flatMap(({ suffix, description, ...means }) =>
   WAYS.map((way) =>
     ours({
       ...way,
-      backing,
-      name: backing === 'handles' ? way.name : `${way.name}-${backing}`,
-      description: `ours: ${way.description}, on ${backing}`,
+      ...means,
+      name: way.name + suffix,
+      description: `ours: ${way.description}${description}`,
     }),
   ),
 );
@@ -57,7 +66,10 @@ function ours(serving: Serving): Contender {
         scratch.make(`${kind}/${serving.name}`),
       ) as [string, string, string];
       pointCallers(scoreboard, scratch.path('data'));
-      const { pid, ended } = await mount(serving, { prefix, scoreboard, stateDir });
+      const ioUring = setIoUring(serving.byIoUring);
+      const { pid, ended } = await mount(serving, { prefix, scoreboard, stateDir }).finally(() =>
+        ioUring.setBack(),
+      );
       const files = prefixFiles(createRunDirectory(stateDir), prefix);
       return {
         root: () => prefix,
