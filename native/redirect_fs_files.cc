@@ -52,18 +52,22 @@ Result<CreatedFile> RedirectFs::create(const Caller& caller, NodeId parent, cons
   });
   if (!fd.ok()) return fd.failure();
   at->tree->note_change();
-  // Not a duplicate: it is kept while the file is known, and would hold the file open for writing all that time.
-  auto known = os::reopen(fd->get(), os::kNameOnly);
-  if (!known.ok()) return known.failure();
-  auto found = at->tree->directory->backing().identify(*std::move(known));
+  Backing& backing = at->tree->directory->backing();
+  auto found = backing.identify(*std::move(fd));
   if (!found.ok()) return found.failure();
+  auto opened = std::make_shared<const UniqueFd>(std::move(found->fd));
+  if (is_met_at_every_walk(*at) || backing.memory() == NodeMemory::kDescriptor) {
+    // Not a duplicate: it is kept while the file is known, and would hold the file open for writing all that time.
+    auto known = os::reopen(opened->get(), os::kNameOnly);
+    if (!known.ok()) return known.failure();
+    found->fd = *std::move(known);
+  }
   auto entry = enter(*at, name, *std::move(found));
   if (!entry.ok()) return entry.failure();
   if (!S_ISREG(entry->attr.st_mode)) {
     forget(entry->id, 1);
     return Errno{ESTALE};  // something else took the name meanwhile; the kernel looks it up anew
   }
-  auto opened = std::make_shared<const UniqueFd>(*std::move(fd));
   return CreatedFile{*entry, std::make_unique<FileHandle>(std::move(opened), inodes_.find(entry->id))};
 }
 

@@ -150,10 +150,10 @@ void run_links(const std::string& root, uint64_t count) {
   warm_then_measure("links", paths, count, stat_one);
 }
 
-/** A directory of this process's own below the root; made and taken away through the contender. */
+/** A directory of this process's own; made and taken away through the contender. */
 class WorkDirectory {
  public:
-  explicit WorkDirectory(const std::string& root) : path(root + "/work/" + std::to_string(getpid())) {
+  explicit WorkDirectory(const std::string& above) : path(above + "/" + std::to_string(getpid())) {
     must(mkdir(path.c_str(), 0755), path);
   }
   ~WorkDirectory() {
@@ -166,7 +166,7 @@ class WorkDirectory {
 };
 
 void run_changes(const std::string& root, uint64_t count) {
-  const WorkDirectory work(root);
+  const WorkDirectory work(root + "/changes");
   Words before, after;
   for (uint64_t i = 0; i < count; ++i) {
     before.push_back(numbered(work.path + "/f", i));
@@ -248,7 +248,7 @@ void run_sequential(const std::string& root, uint64_t chunks, const std::string&
   measure("read-cold", [&] { return read_all(path); });
   read_all(path);
   measure("read-warm", [&] { return read_all(path); });
-  const WorkDirectory work(root);
+  const WorkDirectory work(root + "/work");
   measure("write", [&] { return write_all(work.path + "/written", chunks); });
 }
 
@@ -280,7 +280,7 @@ void run_compile(const Words& command) {
 
 /** As a build does: unpacks its sources, then asks git what has changed, twice. */
 void run_sources(const std::string& root, uint64_t files, const std::string& archive) {
-  const WorkDirectory work(root);
+  const WorkDirectory work(root + "/work");
   measure("untar", [&] {
     run_program({"tar", "-xf", archive, "-C", work.path});
     return files;

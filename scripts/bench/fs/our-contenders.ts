@@ -15,7 +15,7 @@ import {
 import { treeDoor } from '../../../src/fs/tree-door.ts';
 import { unmountNow } from '../scratch.ts';
 import { CALLERS } from './data-set.ts';
-import { setIoUring } from './io-uring.ts';
+import { hasIoUring, setIoUring } from './io-uring.ts';
 import type { CallerNumber, Contender } from './contender.ts';
 import { asCaller } from './plain-contenders.ts';
 
@@ -39,12 +39,12 @@ const WAYS = [
 ] as const;
 
 const MEANS = [
-  { suffix: '', description: '', backing: 'handles', byIoUring: true },
-  { suffix: '-paths', description: ', on paths', backing: 'paths', byIoUring: true },
-  { suffix: '-device', description: ', without io_uring', backing: 'handles', byIoUring: false },
+  { suffix: '', description: '', backing: 'handles', byIoUring: false },
+  { suffix: '-paths', description: ', on paths', backing: 'paths', byIoUring: false },
+  { suffix: '-uring', description: ', by io_uring', backing: 'handles', byIoUring: true },
 ] as const;
 
-/** Ours in every way that it can be met, by several means: the plain names are those on file handles, by io_uring. */
+/** Ours in every way that it can be met, by several means: the plain names are those on file handles, as they are met unless root has enabled io_uring. */
 export const ourContenders: readonly Contender[] = MEANS.flatMap(({ suffix, description, ...means }) =>
   WAYS.map((way) =>
     ours({
@@ -62,6 +62,8 @@ function ours(serving: Serving): Contender {
     kind: 'ours',
     description: serving.description,
     async open({ scratch }) {
+      if (serving.byIoUring && !hasIoUring())
+        throw new ObuilderError('CONTENDER_MISSING', 'this kernel has no FUSE over io_uring');
       const [prefix, scoreboard, stateDir] = ['mounts', 'scoreboards', 'state'].map((kind) =>
         scratch.make(`${kind}/${serving.name}`),
       ) as [string, string, string];

@@ -24,7 +24,13 @@ export const bind: Contender = {
   async open(data) {
     const points = ([0, 1] as const).map((caller) => data.scratch.make(`mounts/bind-${caller}`));
     for (const [caller, point] of points.entries()) {
-      await runCommand(['mount', '--bind', data.directory(caller as CallerNumber), point]);
+      await runCommand([
+        'mount',
+        '--rbind',
+        '--make-rprivate',
+        data.directory(caller as CallerNumber),
+        point,
+      ]);
     }
     return {
       root: (caller) => pointOf(points, caller),

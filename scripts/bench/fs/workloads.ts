@@ -20,7 +20,7 @@ export interface Workload {
 /** Of these the long workloads are measured. */
 export const MAIN_CONTENDERS = [
   ...['native', 'bind', 'tree', 'shared', 'none', 'none-shared'],
-  ...['tree-device', 'shared-device', 'none-device'],
+  ...['tree-uring', 'shared-uring', 'none-uring'],
   ...['bindfs', 'mergerfs', 'passthrough_ll'],
 ];
 
