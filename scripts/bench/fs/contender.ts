@@ -1,4 +1,4 @@
-import type { DataSet } from './data-set.ts';
+import type { CallerNumber, DataSet } from './data-set.ts';
 
 /** Something that shows the data set to callers at a directory, to be measured. */
 export interface Contender {
@@ -12,9 +12,6 @@ export interface Contender {
    */
   open(data: DataSet): Promise<OpenContender>;
 }
-
-/** Which of the callers: the second one takes part where two work at once. */
-export type CallerNumber = 0 | 1;
 
 export interface OpenContender {
   /** The directory at which a caller finds the data. */

@@ -2,10 +2,12 @@ import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { runCommand } from '../../../src/os/exec.ts';
 import type { Scratch } from '../scratch.ts';
-import type { CallerNumber } from './contender.ts';
 
 /** The callers: uids that need no accounts, each with a tree of its own. */
 export const CALLERS = [7725, 7726] as const;
+
+/** Which of them: the second one takes part where two work at once. */
+export type CallerNumber = 0 | 1;
 
 export interface Size {
   readonly knownDirectories: number;

@@ -14,9 +14,9 @@ import {
 } from '../../../src/fs/run-directory.ts';
 import { treeDoor } from '../../../src/fs/tree-door.ts';
 import { unmountNow } from '../scratch.ts';
-import { CALLERS } from './data-set.ts';
+import { CALLERS, type CallerNumber } from './data-set.ts';
 import { hasIoUring, setIoUring } from './io-uring.ts';
-import type { CallerNumber, Contender } from './contender.ts';
+import type { Contender } from './contender.ts';
 import { asCaller } from './plain-contenders.ts';
 
 const mainProgram = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));

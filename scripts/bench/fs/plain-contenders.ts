@@ -1,7 +1,7 @@
 import { runCommand } from '../../../src/os/exec.ts';
 import { unmountNow } from '../scratch.ts';
-import { CALLERS } from './data-set.ts';
-import type { CallerNumber, Contender } from './contender.ts';
+import type { Contender } from './contender.ts';
+import { CALLERS, type CallerNumber } from './data-set.ts';
 
 /** The command that runs another as a caller: a plain uid without groups or capabilities. */
 export function asCaller(caller: CallerNumber, argv: readonly string[]): string[] {

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
-import type { CallerNumber } from './contender.ts';
-import { CALLERS, COMPILER, type DataSet } from './data-set.ts';
+import { CALLERS, COMPILER, type CallerNumber, type DataSet } from './data-set.ts';
 
 /** One job that callers do below a contender; it yields one figure or more. */
 export interface Workload {
