@@ -92,9 +92,8 @@ void start_mount(const Napi::CallbackInfo& info) {
   environment->mounts.insert(mount);
   const auto ended = JsAnswer::create(env, info[1].As<Napi::Function>(), "obuilder-fs mount");
   mount->session->serve([ended, environment, mount] {
-    ended->call([environment, mount](Napi::Env, Napi::Function callback) {
-      finish_mount(callback, environment, mount);
-    });
+    ended->call(
+        [environment, mount](Napi::Env, Napi::Function callback) { finish_mount(callback, environment, mount); });
   });
 }
 

@@ -244,10 +244,7 @@ void become_thread_of(int cpu) {
 }  // namespace
 
 RequestRings::RequestRings(fuse_session* session, int device, BeforeRequest before_request)
-    : session_(session),
-      device_(device),
-      before_request_(before_request),
-      stop_(eventfd(0, EFD_CLOEXEC)) {}
+    : session_(session), device_(device), before_request_(before_request), stop_(eventfd(0, EFD_CLOEXEC)) {}
 
 RequestRings::~RequestRings() {
   const uint64_t one = 1;
