@@ -1,5 +1,6 @@
 // The Node side: JavaScript starts and ends mounts here, and no file-system request ever comes this way.
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <napi.h>
 #include <sys/file.h>
@@ -382,7 +383,15 @@ Napi::Value files_open_for_writing_below(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+/** Node unloads an addon with the last environment that has loaded it. Threads of ours may go on after that. */
+void stay_loaded() {
+  Dl_info self;
+  if (dladdr(reinterpret_cast<void*>(stay_loaded), &self) == 0) return;
+  (void)dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  stay_loaded();
   env.SetInstanceData(new Environment);
   exports.Set("startMount", Napi::Function::New(env, start_mount));
   exports.Set("statistics", Napi::Function::New(env, statistics));

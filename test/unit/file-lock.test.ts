@@ -54,3 +54,36 @@ it.each(['true', 'false'])(
     }
   },
 );
+
+// Node unloads an addon with the last environment that has loaded it, which here is the worker.
+const programWithoutAddon = `
+  const { spawn } = require('node:child_process');
+  const { once } = require('node:events');
+  const { Worker } = require('node:worker_threads');
+  const [addonPath, path] = process.argv.slice(1);
+  const waiter = \`
+    const { workerData } = require('node:worker_threads');
+    const addon = require(workerData.addonPath);
+    addon.flockWait(require('node:fs').openSync(workerData.path, 'a'), false, false);
+  \`;
+  (async () => {
+    const holder = spawn('flock', [path, 'sh', '-c', 'echo held; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    await once(holder.stdout, 'data');
+    await once(new Worker(waiter, { eval: true, workerData: { addonPath, path } }), 'exit');
+    holder.stdin.end();
+    await once(holder, 'close');
+    await once(spawn('flock', [path, 'true']), 'close'); // comes after the worker's thread, which has gone on by then
+    console.log('still there');
+  })();
+`;
+
+it('a worker that alone has loaded the addon may end before its threads do', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'file-lock-'));
+  try {
+    const args = ['-e', programWithoutAddon, addon, join(directory, 'lock')];
+    const answer = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 120_000 });
+    expect(answer).toMatchObject({ status: 0, signal: null, stderr: '', stdout: 'still there\n' });
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
