@@ -212,6 +212,8 @@ class RedirectFs {
   Status open_stream(DirectoryHandle& handle);
   Status list(DirectoryHandle& handle, off_t offset, bool with_lookups, const DirectorySink& sink);
   Result<Entry> entry_of_name(const Target& parent, const char* name, const Caller& caller);
+  /** The same of what was made there just now; ESTALE when it is there no more, or something of another kind is. */
+  Result<Entry> entry_of_made(const Target& parent, const char* name, const Caller& caller, mode_t kind);
   /** The entry of a file that is known and open already, with a kernel reference more; nothing when it is not. */
   Result<std::optional<Entry>> known_entry(const Target& parent, const char* name);
   /** Makes a file that was found under `name` known to the kernel. */
@@ -234,7 +236,7 @@ class RedirectFs {
   void lost_name(const Victim& victim, const NodeName& name);
   void renamed(const Victim& moved, const NodeName& from, const NodeName& to);
   template <typename Make>
-  Result<Entry> make(const Caller& caller, NodeId parent, const char* name, Make make_child);
+  Result<Entry> make(const Caller& caller, NodeId parent, const char* name, mode_t kind, Make make_child);
   Status apply(const Target& file, NodeId id, const AttributeChange& change, const FileHandle* handle);
 
   const Options options_;

@@ -56,26 +56,37 @@ Status RedirectFs::apply(const Target& file, NodeId id, const AttributeChange& c
   return Status();
 }
 
+// The kernel takes a file of that kind for an answer, or the advice to try again: anything else is EIO to its caller.
+Result<Entry> RedirectFs::entry_of_made(const Target& parent, const char* name, const Caller& caller, mode_t kind) {
+  const auto entry = entry_of_name(parent, name, caller);
+  if (!entry.ok()) return entry.error() == ENOENT ? Errno{ESTALE} : entry;
+  if (entry->id == 0) return Errno{ESTALE};
+  if ((entry->attr.st_mode & S_IFMT) == kind) return entry;
+  forget(entry->id, 1);
+  return Errno{ESTALE};
+}
+
 template <typename Make>
-Result<Entry> RedirectFs::make(const Caller& caller, NodeId parent, const char* name, Make make_child) {
+Result<Entry> RedirectFs::make(const Caller& caller, NodeId parent, const char* name, mode_t kind, Make make_child) {
   const auto at = parent_of(caller, parent, name);
   if (!at.ok()) return at.failure();
   const Status made = as_caller(caller, *at, [&] { return status_of(make_child(at->fd->get())); });
   if (!made.ok()) return made.failure();
   at->tree->note_change();
-  return entry_of_name(*at, name, caller);
+  return entry_of_made(*at, name, caller, kind);
 }
 
 Result<Entry> RedirectFs::mknod(const Caller& caller, NodeId parent, const char* name, mode_t mode, dev_t device) {
-  return make(caller, parent, name, [&](int at) { return mknodat(at, name, mode, device); });
+  const mode_t kind = (mode & S_IFMT) == 0 ? S_IFREG : mode & S_IFMT;
+  return make(caller, parent, name, kind, [&](int at) { return mknodat(at, name, mode, device); });
 }
 
 Result<Entry> RedirectFs::mkdir(const Caller& caller, NodeId parent, const char* name, mode_t mode) {
-  return make(caller, parent, name, [&](int at) { return mkdirat(at, name, mode); });
+  return make(caller, parent, name, S_IFDIR, [&](int at) { return mkdirat(at, name, mode); });
 }
 
 Result<Entry> RedirectFs::symlink(const Caller& caller, NodeId parent, const char* name, const char* target) {
-  return make(caller, parent, name, [&](int at) { return symlinkat(target, at, name); });
+  return make(caller, parent, name, S_IFLNK, [&](int at) { return symlinkat(target, at, name); });
 }
 
 // The link is made through the descriptor, whatever became of the names meanwhile. Nobody can link into another tree.
@@ -86,10 +97,12 @@ Result<Entry> RedirectFs::link(const Caller& caller, NodeId id, NodeId new_paren
   const auto file = target(caller, id);
   if (!file.ok()) return file.failure();
   if (file->tree->directory != at->tree->directory) return Errno{EXDEV};
+  struct stat attr;
+  if (fstat(file->fd->get(), &attr) != 0) return last_errno();
   const Status linked = as_checked(caller, *at, [&] { return os::link_to(file->fd->get(), at->fd->get(), new_name); });
   if (!linked.ok()) return linked.failure();
   at->tree->note_change();
-  return entry_of_name(*at, new_name, caller);
+  return entry_of_made(*at, new_name, caller, attr.st_mode & S_IFMT);
 }
 
 RedirectFs::Victim RedirectFs::victim(const Target& parent, const char* name) {

@@ -408,6 +408,33 @@ TEST_CASE_FIXTURE(Fixture, "callers at work on the same names at once never meet
   CHECK(wrong == 0);
 }
 
+TEST_CASE_FIXTURE(Fixture,
+                  "what is made while somebody takes its name away is answered as made, or to be tried again") {
+  const NodeId lib = look_up(anna, kRootId, "lib");
+  const std::string path = scratch.path("anna/local/lib/n");
+  std::atomic<bool> is_over = false;
+  std::thread thief([&] {
+    while (!is_over) {
+      unlink(path.c_str());
+      mkdir(path.c_str(), 0755);
+      rmdir(path.c_str());
+    }
+  });
+  int wrong = 0;
+  for (int i = 0; i < 3000; ++i) {
+    const auto entry = fs->symlink(anna, lib, "n", "target");
+    if (entry.ok()) {
+      if (entry->id == 0 || !S_ISLNK(entry->attr.st_mode)) ++wrong;
+      if (entry->id != 0) fs->forget(entry->id, 1);
+    } else if (entry.error() != ESTALE && entry.error() != EEXIST) {
+      ++wrong;
+    }
+  }
+  is_over = true;
+  thief.join();
+  CHECK(wrong == 0);
+}
+
 TEST_CASE_FIXTURE(Fixture, "what is below the shared root moves there only where the kernel does not keep names") {
   const NodeId lib = look_up(anna, kRootId, "lib");
   CHECK(fs->create(anna, lib, "f", 0644, O_RDWR).ok());
