@@ -215,7 +215,7 @@ export function startCaller(
   const call = async (body: string, ...given: unknown[]) => {
     child.stdin.write(`${JSON.stringify({ body, args: given })}\n`);
     const line = await lines.next();
-    if (line.done === true) throw new Error(`caller ${uid} ended`);
+    if (line.done === true) throw new Error(`caller ${uid} ended: ${child.exitCode} ${child.signalCode}`);
     const answer = JSON.parse(line.value) as { value?: unknown; code?: string; message?: string };
     if (answer.message === undefined) return answer.value;
     throw Object.assign(new Error(answer.message), { code: answer.code });
