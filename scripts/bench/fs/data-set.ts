@@ -99,7 +99,7 @@ export async function makeDataSet(
   };
 }
 
-/** In memory: creating a file on ext4 takes up to ten times as long, by how many were deleted there in the last minutes. */
+/** In memory: creating a file on ext4 takes several times as long, by how many were deleted there in the last minutes. */
 async function mountChanges(point: string, uid: number): Promise<void> {
   await runCommand(['mount', '-t', 'tmpfs', '-o', `mode=755,uid=${uid},gid=${uid}`, 'bench-changes', point]);
 }
